@@ -1,0 +1,347 @@
+"""The configuration: one model per section, each field explained. Values stand in conf/base.yaml and the overlays.
+
+Optional fields of a source (key, filter, lookups, ...) are absent when not written; every setting of the program
+itself has its value in conf/base.yaml, not here. `config_file.py` reads, merges and reports mistakes.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Sql = Annotated[str, StringConstraints(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+OnFail = Literal["stop", "warn"]
+Format = Literal["csv", "json", "parquet", "delta", "table", "jdbc"]
+Aggregate = Literal["sum", "count", "min", "max", "mean", "distinct", "most_frequent"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputTable(Section):
+    """Where raw rows come from."""
+
+    format: Format
+    """csv, json, parquet, delta, table (a catalog table) or jdbc."""
+    path: str | None = None
+    """File, folder or glob; `package://NAME/...` is a file inside an installed Python package; the table's name for
+    `table`; not used for jdbc. `${NAME}` is replaced by an environment variable."""
+    options: dict[str, str] = {}
+    """Options for Spark's reader (separator, jdbc url, dbtable, user, ...). `${NAME}` is replaced as in `path`."""
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> "InputTable":
+        if self.format == "jdbc":
+            if missing := {"url", "dbtable"} - self.options.keys():
+                raise ValueError(f"format jdbc needs the options {sorted(missing)}")
+        elif not self.path:
+            raise ValueError(f"format {self.format} needs a path")
+        return self
+
+
+class Time(Section):
+    """How an activity's time is written."""
+
+    column: str
+    """Raw or looked-up column."""
+    unit: Literal["timestamp", "s", "ms", "us"] = "timestamp"
+    """timestamp (a timestamp or date column, or text), or an epoch number in seconds, milli- or microseconds."""
+    zone: str | None = None
+    """Time zone of times that are written without one (e.g. Europe/Berlin). Without it, such rows are rejected."""
+    format: str | None = None
+    """Spark datetime pattern of text; ISO 8601 where absent."""
+
+
+class Attribute(Section):
+    """One attribute of an activity or profile. Sources that use the same name mean the same thing by it."""
+
+    kind: Literal["categorical", "numerical", "set"]
+    """categorical (any value, as text), numerical, or set (several values at once)."""
+    column: str | None = None
+    """Raw or looked-up column; the attribute's own name where neither this nor `expression` is given."""
+    expression: Sql | None = None
+    """Spark SQL over raw and looked-up columns, instead of `column`."""
+    aggregate: Aggregate | None = None
+    """With `group`: how lines become one value. set: distinct; categorical: most_frequent, min, max."""
+    max_values: Positive | None = None
+    """set only: values kept per activity (the most frequent first); the number cut is counted."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Attribute":
+        if self.column and self.expression:
+            raise ValueError("give either 'column' or 'expression', not both")
+        if (self.kind == "set") != (self.max_values is not None):
+            raise ValueError("'max_values' is needed for kind set, and only there")
+        allowed = {
+            "categorical": {"most_frequent", "min", "max"},
+            "numerical": {"sum", "count", "min", "max", "mean"},
+            "set": {"distinct"},
+        }[self.kind]
+        if self.aggregate and self.aggregate not in allowed:
+            raise ValueError(f"kind {self.kind} can be aggregated by {', '.join(sorted(allowed))}")
+        return self
+
+
+class Lookup(InputTable):
+    """Columns taken from another table, joined by equality; each key may stand there once."""
+
+    on: dict[str, str]
+    """Raw column -> column of the lookup table."""
+    columns: dict[str, str]
+    """New column name -> column of the lookup table."""
+
+
+class Check(Section):
+    """A rule that each raw row must meet. Rows that break it are rejected with the check's name as the reason."""
+
+    rule: Sql
+    """Spark SQL predicate over customer_id, event_time, the attributes and the raw columns; null counts as met."""
+    max_failed_share: Share
+    """Share of a source's rows that may break it."""
+    on_fail: OnFail
+    """stop (exit code 3, nothing written) or warn, when more rows than that break it."""
+
+
+class Group(Section):
+    """Lines of one activity (baskets, orders): rows with the same entity and the same values in `by`."""
+
+    by: Annotated[list[str], Field(min_length=1)]
+    """Columns that identify the activity. Its time is the earliest of its lines."""
+
+
+class Sessions(Section):
+    """Assignment of a source's events to sessions."""
+
+    idle_minutes: Positive
+    """A gap longer than this starts a new session."""
+    starts_when: Sql | None = None
+    """Spark SQL predicate over event columns: such an event starts a session (login)."""
+    ends_when: Sql | None = None
+    """Such an event is the last of its session (logout)."""
+
+
+class Source(InputTable):
+    """A raw table whose rows, or groups of rows, are activities of a customer."""
+
+    entity: str
+    """Column that names the customer."""
+    time: Time
+    key: list[str] = []
+    """Columns that identify a raw row; rows with the same key are duplicates. Empty: the whole row."""
+    filter: Sql | None = None
+    """Spark SQL predicate over raw columns: only these rows belong to the source."""
+    lookups: dict[Name, Lookup] = {}
+    group: Group | None = None
+    attributes: dict[Name, Attribute]
+    checks: dict[Name, Check] = {}
+    """Further checks, for this source only."""
+    sessions: Sessions | None = None
+
+    @model_validator(mode="after")
+    def _groups_have_aggregates(self) -> "Source":
+        without = [name for name, attribute in self.attributes.items() if attribute.aggregate is None]
+        if self.group and without:
+            raise ValueError(f"'group' needs an 'aggregate' for {', '.join(without)}")
+        if not self.group and len(without) != len(self.attributes):
+            raise ValueError("'aggregate' needs a 'group'")
+        return self
+
+
+class Profile(InputTable):
+    """A table of what is known of customers: accounts, demographics."""
+
+    entity: str
+    valid_from: Time | None = None
+    """From when a row holds. Without it a row always held: make sure that it does not know the future."""
+    filter: Sql | None = None
+    attributes: dict[Name, Attribute]
+
+    @model_validator(mode="after")
+    def _has_plain_attributes(self) -> "Profile":
+        for name, attribute in self.attributes.items():
+            if attribute.kind == "set" or attribute.aggregate:
+                raise ValueError(f"'{name}': a profile has categorical and numerical attributes without aggregate")
+        return self
+
+
+class Expectation(Section):
+    """A Great Expectations expectation on the whole `events` table."""
+
+    expectation: str
+    """Class name in great_expectations.expectations, e.g. ExpectTableRowCountToBeBetween."""
+    arguments: dict[str, str | int | float | bool | list[str]] = {}
+    on_fail: OnFail
+
+
+class EventsSection(Section):
+    """Stage events: what every raw row and the events as a whole must meet."""
+
+    checks: dict[Name, Check]
+    """For the rows of every source, in this order; a row's reason is the first that it breaks."""
+    gate: dict[Name, Expectation]
+    """For the finished events, before they are published."""
+
+
+class SequencesSection(Section):
+    """Stage sequences: what the model sees of a customer."""
+
+    max_events: Positive
+    """Newest events of a customer that are kept."""
+    min_count: Positive
+    """A value gets an id of its own after this many occurrences in the training data."""
+    time_parts: list[Literal["hour", "weekday", "day_of_month", "month"]]
+    """Calendar parts of the event time that enter as categorical attributes."""
+    time_zone: str
+    """Zone in which the calendar parts are read."""
+    validation_share: Share
+    """Share of customers held out of training for the validation loss."""
+    customers_per_row_group: Positive
+    """Rows of a Parquet row group. 2,500 to 10,000 is fast; there must be a row group for every training worker."""
+
+
+class ModelSection(Section):
+    """The CASPR transformer."""
+
+    embedding_size: Positive
+    """Numbers in a customer's vector."""
+    width: Positive
+    """Hidden size of the transformer."""
+    num_heads: Positive
+    feed_forward: Positive
+    """Hidden size of the position-wise layers."""
+    encoder_layers: Positive
+    decoder_layers: Positive
+    dropout: Share
+    pooling: Literal["attention", "mean", "last"]
+    """How the events' outputs become one vector: learned attention, their mean, or the newest event's."""
+    memory_dropout: Share
+    """Share of customers whose decoder sees the customer's vector alone, without the single events, so that the
+    vector has to carry what the events say. 0 is the paper's decoder."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "ModelSection":
+        if self.width % self.num_heads:
+            raise ValueError(f"'width' {self.width} is not a multiple of 'num_heads' {self.num_heads}")
+        return self
+
+
+class PretrainSection(Section):
+    """Stage pretrain: masked entity recovery."""
+
+    launcher: Literal["single", "horovod", "horovod_spark", "torchrun"]
+    """single: one process; horovod: horovodrun; horovod_spark: horovod.spark.run in the Spark job; torchrun: torch DDP."""
+    num_workers: Positive
+    """Processes that train together; 1 for launcher single."""
+    threads: Positive
+    """CPU threads a worker uses."""
+    mask_share: Share
+    """Share of a customer's real events that is masked."""
+    batch_size: Positive
+    """Customers a worker takes a step."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    gradient_clip: Annotated[float, Field(gt=0)]
+    """Largest norm of the gradient."""
+    max_epochs: Positive
+    patience: Positive
+    """Epochs without a better validation loss after which training stops."""
+    timeout_seconds: Positive
+    """A worker that waits longer than this for the others ends the job."""
+
+
+class EmbedSection(Section):
+    """Stage embed: scoring on the executors."""
+
+    batch_size: Positive
+    """Customers scored at once."""
+    threads: Positive
+    """CPU threads a Spark task uses for scoring; as many as spark.task.cpus."""
+
+
+class MonitorSection(Section):
+    """Stage monitor: when a run is called suspicious."""
+
+    min_customers: Positive
+    """Fewer customers than this in both runs: no verdict on drift."""
+    max_median_distance: Annotated[float, Field(ge=0, le=2)]
+    """Median cosine distance between a customer's newer and older vector above which the run raises a drift alert."""
+    on_drift: OnFail
+    """stop: exit code 4 after publishing; warn: say it and exit 0."""
+
+
+class Task(Section):
+    """A question that the embedding is tested on."""
+
+    kind: Literal["churn"]
+    """churn: no activity of `source` within the horizon."""
+    source: Name
+    active_days: Positive
+    """Population: customers with an activity in this many days before the cut."""
+    horizon_days: Positive
+    money: Name
+    """Numerical attribute of `source` for the monetary features of the RFM baseline."""
+
+
+class EvaluateSection(Section):
+    """Stage evaluate: the embedding against hand-made features."""
+
+    tasks: dict[Name, Task]
+    num_splits: Positive
+    """Random paired splits of the customers."""
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    validation_share: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the customers on which the better head and its strength are chosen."""
+
+
+class ReportSection(Section):
+    """Stage report: what the HTML page is about."""
+
+    money: Name | None
+    """Numerical event attribute that colours the map of customers; none: number of events."""
+    describe_by: Name | None
+    """Categorical or set-valued event attribute by which nearest neighbours are described."""
+    max_points: Positive
+    """Customers drawn on the map, a reproducible sample."""
+
+
+class SparkSection(Section):
+    """Spark settings for sessions that we start ourselves; spark-submit's own settings win."""
+
+    settings: dict[str, str]
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    dataset: Name
+    """Name of the data set, shown in reports."""
+    root: str
+    """Folder of all tables that are written; a path that every Spark and training worker can reach."""
+    seed: int
+    sources: dict[Name, Source]
+    profiles: dict[Name, Profile]
+    events: EventsSection
+    sequences: SequencesSection
+    model: ModelSection
+    pretrain: PretrainSection
+    embed: EmbedSection
+    monitor: MonitorSection
+    evaluate: EvaluateSection
+    report: ReportSection
+    spark: SparkSection
+
+    @property
+    def event_attributes(self) -> dict[str, Attribute]:
+        """Attribute name -> declaration, over all sources, in order of first appearance."""
+        merged: dict[str, Attribute] = {}
+        for source in self.sources.values():
+            for name, attribute in source.attributes.items():
+                merged.setdefault(name, attribute)
+        return merged
+
+    @property
+    def profile_attributes(self) -> dict[str, Attribute]:
+        """Attribute name -> declaration, over all profiles."""
+        return {name: attribute for profile in self.profiles.values() for name, attribute in profile.attributes.items()}

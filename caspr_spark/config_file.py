@@ -1,0 +1,182 @@
+"""Reading the configuration: base.yaml under one or more overlays, every mistake reported at once with its file."""
+
+import difflib
+import importlib.resources
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from caspr_spark.config import Config
+from caspr_spark.errors import ConfigError
+
+Key = tuple[str, ...]
+_BASE = "conf/base.yaml"
+_MAX_BYTES = 1_000_000
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML without aliases (a small file cannot grow without bound) and without repeated keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases are not allowed (line {self.peek_event().start_mark.line + 1})")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value]
+        if repeated := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.YAMLError(f"key given twice: {', '.join(sorted(repeated))} (line {node.start_mark.line + 1})")
+        return super().construct_mapping(node, deep)
+
+
+def load_config(paths: Sequence[str | Path]) -> Config:
+    """The configuration of base.yaml and the overlays in `paths`, later ones winning.
+
+    Raises:
+        ConfigError: naming every mistake with its file and key, and the likely key for a typo.
+    """
+    base = (importlib.resources.files("conf") / "base.yaml").read_text(encoding="utf-8")
+    layers = [(_BASE, _parse(_BASE, base)), *((str(path), _parse(str(path), _read(Path(path)))) for path in paths)]
+    merged: dict[str, Any] = {}
+    for _, content in layers:
+        merged = _overlaid(merged, content)
+    try:
+        config = Config.model_validate(merged)
+    except ValidationError as error:
+        problems = [_problem(layers, details) for details in error.errors()]
+    else:
+        problems = [f"{_owner(layers, key)}: {'.'.join(key)}: {text}" for key, text in _contradictions(config)]
+        if not problems:
+            return config
+    raise ConfigError("the configuration has mistakes:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"{path}: larger than {_MAX_BYTES:,} bytes; this is no configuration")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text ({error})") from None
+
+
+def _parse(name: str, text: str) -> dict[str, Any]:
+    try:
+        content = yaml.load(text, _StrictLoader) or {}  # noqa: S506  (a SafeLoader)
+    except (yaml.YAMLError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{name}: not readable as YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name}: expected a mapping of sections, found a {type(content).__name__}")
+    return content
+
+
+def _overlaid(below: Any, above: Any) -> Any:
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {
+            key: _overlaid(below[key], above[key]) if key in below and key in above else above.get(key, below.get(key))
+            for key in [*below, *(key for key in above if key not in below)]
+        }
+    return above
+
+
+def _owner(layers: list[tuple[str, dict[str, Any]]], key: Key) -> str:
+    """The last file that says something about `key`, or about the longest part of it that any file names."""
+    for length in range(len(key), 0, -1):
+        for name, content in reversed(layers):
+            node: Any = content
+            for part in key[:length]:
+                node = node[part] if isinstance(node, dict) and part in node else None
+            if node is not None:
+                return name
+    return layers[-1][0]
+
+
+def _problem(layers: list[tuple[str, dict[str, Any]]], details: Any) -> str:
+    key = tuple(str(part) for part in details["loc"] if part != "[key]")
+    file, dotted = _owner(layers, key), ".".join(key)
+    if details["type"] == "extra_forbidden":
+        siblings = _known_keys(Config, key[:-1])
+        close = difflib.get_close_matches(key[-1], siblings, n=1)
+        hint = f"did you mean '{'.'.join((*key[:-1], close[0]))}'?" if close else f"known here: {', '.join(siblings)}"
+        return f"{file}: unknown key '{dotted}'; {hint}"
+    if details["type"] == "missing":
+        return f"{file}: '{dotted}' is missing"
+    message = re.sub(r"^Value error, ", "", details["msg"])
+    if details["type"] == "string_pattern_mismatch":
+        message = "expected a name of small letters, digits and _, beginning with a letter"
+    found = "" if isinstance(details["input"], dict) else f", found {details['input']!r}"
+    return f"{file}: '{dotted}': {message[:1].lower() + message[1:]}{found}"
+
+
+def _known_keys(model: Any, key: Key) -> list[str]:
+    """The field names of the section at `key`."""
+    for part in key:
+        annotation = model.model_fields[part].annotation if _is_model(model) else model
+        if get_origin(annotation) is dict:
+            model = ("values", get_args(annotation)[1])
+        elif isinstance(model, tuple):
+            model = model[1]
+        else:
+            model = annotation
+        if get_origin(model) is Union or (hasattr(model, "__args__") and not _is_model(model)):
+            model = next((choice for choice in get_args(model) if _is_model(choice)), model)
+    return list(model.model_fields) if _is_model(model) else []
+
+
+def _is_model(candidate: Any) -> bool:
+    return isinstance(candidate, type) and issubclass(candidate, BaseModel)
+
+
+def _contradictions(config: Config) -> list[tuple[Key, str]]:
+    """What no single section can see: names that must agree over sources, profiles, tasks and the report."""
+    problems: list[tuple[Key, str]] = []
+    attributes = config.event_attributes
+    for source_name, source in config.sources.items():
+        for name, attribute in source.attributes.items():
+            first = attributes[name]
+            if (attribute.kind, attribute.max_values) != (first.kind, first.max_values):
+                problems.append(
+                    (
+                        ("sources", source_name, "attributes", name),
+                        f"declared as {attribute.kind} here and as {first.kind} (or with another max_values) by another"
+                        " source; one name means one thing",
+                    )
+                )
+    reserved = {"customer_id", "event_time", "event_id", "source", "session_id", "num_raw_rows", "num_values_cut"}
+    reserved |= {"profile", "valid_from_time", *config.sequences.time_parts}
+    seen: dict[str, Key] = {}
+    for source_name, source in config.sources.items():
+        for name in source.attributes:
+            seen.setdefault(name, ("sources", source_name, "attributes", name))
+    for profile_name, profile in config.profiles.items():
+        for name in profile.attributes:
+            key = ("profiles", profile_name, "attributes", name)
+            if name in seen:
+                problems.append((key, f"the name is taken by {'.'.join(seen[name])}; profile attributes need their own"))
+            seen[name] = key
+    problems += [(key, "the name is reserved; choose another") for name, key in seen.items() if name in reserved]
+    for task_name, task in config.evaluate.tasks.items():
+        key = ("evaluate", "tasks", task_name)
+        chosen = config.sources.get(task.source)
+        if chosen is None:
+            problems.append(((*key, "source"), f"no source '{task.source}'; there are {', '.join(config.sources)}"))
+        elif task.money not in chosen.attributes or chosen.attributes[task.money].kind != "numerical":
+            problems.append(((*key, "money"), f"'{task.money}' is no numerical attribute of source '{task.source}'"))
+    wanted: list[tuple[str, str | None, set[str]]] = [
+        ("money", config.report.money, {"numerical"}),
+        ("describe_by", config.report.describe_by, {"categorical", "set"}),
+    ]
+    for field, chosen_name, kinds in wanted:
+        if chosen_name is not None and (chosen_name not in attributes or attributes[chosen_name].kind not in kinds):
+            problems.append((("report", field), f"'{chosen_name}' is no {' or '.join(sorted(kinds))} event attribute"))
+    if not config.sources:
+        problems.append((("sources",), "no source is declared; give --config with your tables"))
+    if config.pretrain.launcher == "single" and config.pretrain.num_workers > 1:
+        problems.append((("pretrain", "num_workers"), "launcher single is one process; choose another launcher"))
+    return problems

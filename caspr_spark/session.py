@@ -1,0 +1,59 @@
+"""The Spark session: every setting that our results or our silence depend on, with its reason."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+_ALWAYS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.session.timeZone": "UTC",  # a time is the same whatever the machine's zone
+    "spark.sql.legacy.parquet.nanosAsLong": "true",  # pandas writes nanoseconds, which Spark otherwise refuses
+}
+_ONE_MACHINE = {
+    "spark.databricks.delta.snapshotPartitions": "2",  # the default of 50 makes a small MERGE three times slower
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",  # VACUUM otherwise starts 10,000 tasks
+    "spark.ui.showConsoleProgress": "false",  # we draw our own
+    "spark.ui.enabled": "false",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+}
+
+
+def spark_session(app_name: str, settings: Mapping[str, str], *, log_file: Path | None = None) -> SparkSession:
+    """The running session, or a new one with `settings` where spark-submit has not set them.
+
+    `log_file` takes what the JVM would write to the terminal. Under spark-submit the JVM already runs and its own
+    logging holds.
+    """
+    from pyspark import SparkConf
+
+    submitted = SparkConf().contains("spark.master")  # spark-submit has handed over its configuration
+    builder = SparkSession.builder.appName(app_name)
+    local = {} if submitted else {**_ONE_MACHINE, **settings}
+    for key, value in {**_ALWAYS, **local}.items():
+        builder = builder.config(key, value)
+    with _stderr_to(None if submitted else log_file):
+        session = builder.getOrCreate()
+        session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+@contextmanager
+def _stderr_to(path: Path | None) -> Iterator[None]:
+    """Let a child process that is started meanwhile write its errors to `path`."""
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    saved = os.dup(2)
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

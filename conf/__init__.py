@@ -1,0 +1,1 @@
+"""Configuration: base.yaml is complete, each other file overlays it for one dataset or cluster."""

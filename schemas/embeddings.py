@@ -1,0 +1,17 @@
+"""`embeddings` (one run), `customer_embedding_history` (all runs) and `customer_embeddings` (latest per customer)."""
+
+from schemas.contract import Column, Contract
+
+_COLUMNS = (
+    Column("customer_id", "string", "the entity, exactly as in the raw tables"),
+    Column("embedding", "array<float>", "the customer's vector"),
+    Column("as_of", "timestamp", "only events strictly before this time (UTC) were seen"),
+    Column("last_event_time", "timestamp", "newest event seen (UTC)"),
+    Column("num_events", "int", "events seen, at most `sequences.max_events`"),
+    Column("model_version", "string", "content hash of the checkpoint"),
+    Column("run_id", "string", "as_of, model_version and a hash of the inputs: equal inputs give an equal run_id"),
+)
+
+EMBEDDINGS = Contract("embeddings", _COLUMNS, key=("customer_id",))
+CUSTOMER_EMBEDDING_HISTORY = Contract("customer_embedding_history", _COLUMNS, key=("customer_id", "run_id"))
+CUSTOMER_EMBEDDINGS = Contract("customer_embeddings", _COLUMNS, key=("customer_id",))

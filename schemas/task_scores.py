@@ -1,0 +1,18 @@
+"""`task_scores`: one row per task, arm, head, split and metric of the evaluation."""
+
+from schemas.contract import Column, Contract
+
+TASK_SCORES = Contract(
+    name="task_scores",
+    columns=(
+        Column("task", "string", "name of the task in the configuration"),
+        Column("as_of", "timestamp", "the cut (UTC, exclusive): features before, labels from here on"),
+        Column("model_version", "string", "checkpoint of the embeddings"),
+        Column("arm", "string", "rfm, embedding or both"),
+        Column("head", "string", "logistic, lightgbm or best (chosen on validation)"),
+        Column("split", "int", "number of the random split of customers"),
+        Column("metric", "string", "auroc or average_precision"),
+        Column("value", "double", "score on the split's test customers"),
+    ),
+    key=("task", "as_of", "model_version", "arm", "head", "split", "metric"),
+)
