@@ -67,7 +67,7 @@ def project_version() -> str:
     text = (HERE / "caspr_spark" / "__init__.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
     if found is None:
-        raise SystemExit("caspr_spark/__init__.py: expected a line `__version__ = \"…\"`, found none")
+        raise SystemExit('caspr_spark/__init__.py: expected a line `__version__ = "…"`, found none')
     return found.group(1)
 
 

@@ -1,8 +1,8 @@
 """Put the two Delta JARs into this environment's pyspark/jars, where every session, spark-submit and worker finds them.
 
-Run with the environment's own Python. The delta-spark package brings no JARs. They are resolved once per user, by the Ivy
-inside Spark (no Maven needed), into the user's cache; every further environment takes them from there, offline. Only these
-two are taken: their dependencies are in Spark already, and the usual way would put 31 other JARs in front of Spark's own.
+Run with the environment's own Python. The delta-spark package brings no JARs. They are resolved once per user, by the
+Ivy inside Spark (no Maven needed), into the user's cache; every further environment takes them from there, offline.
+Only these two are taken: Spark has their dependencies, and the usual way would put 31 other JARs in front of Spark's own.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def resolve_into(cache: Path) -> str | None:
             return f"delta: {jar.file_name} could not be fetched; the last lines of Spark's output:\n{tail}"
         if not is_intact(fetched, jar):
             return (
-                f"delta: {fetched} is not the file that was tested: expected {jar.num_bytes} bytes, sha256 {jar.sha256}; "
-                f"found {fetched.stat().st_size} bytes, sha256 {sha256_of(fetched)}. Delete {ivy} and run it again"
+                f"delta: {fetched} is not the file that was tested: expected {jar.num_bytes} bytes, "
+                f"sha256 {jar.sha256}; found {fetched.stat().st_size} bytes, sha256 {sha256_of(fetched)}. Delete {ivy} and run it again"
             )
         copy_atomically(fetched, cache / jar.file_name)
     shutil.rmtree(ivy, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Say everything that this machine lacks, in one message, before anything is downloaded. Exit status 2 if it lacks something.
+"""Say all that this machine lacks, in one message, before anything is downloaded. Exit status 2 if it lacks something.
 
 Standard library only, and old syntax only: on a Python 3.6 it must get as far as saying that 3.11 is needed.
 """
@@ -19,10 +19,10 @@ JAVA_WANTED = (17, 21)
 CMAKE_OLDEST = (3, 13)
 CMAKE_TOO_NEW = (4, 0)
 
-# GB, measured on a first run: what is there at the end, and the wheels that pip holds while it installs.
-VENV_GB = 6.5
+# GB, measured on a first run: what is there at the end, the wheels that pip holds meanwhile, and those that it keeps.
+VENV_GB = 6.8
 PIP_TEMPORARY_GB = 3.0
-PIP_CACHE_GB = 0.5
+PIP_CACHE_GB = 0.0 if os.environ.get("PIP_NO_CACHE_DIR") else 3.5
 RUN_GB = 1.0
 
 
@@ -90,8 +90,8 @@ def disk_problems(need_gb):
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     if need_gb is not None:
         needs = [(ROOT, need_gb)]
-    elif os.path.exists(os.path.join(ROOT, ".venv", ".stamps", "packages-demo")) or os.path.exists(
-        os.path.join(ROOT, ".venv", ".stamps", "packages-check")
+    elif any(
+        os.path.exists(os.path.join(ROOT, ".venv", ".stamps", "packages-" + level)) for level in ("demo", "check")
     ):
         needs = [(ROOT, RUN_GB)]
     else:
@@ -108,7 +108,10 @@ def disk_problems(need_gb):
         if free < gigabytes:
             found = "{:.1f} GB free at {}".format(free, path)
             needed = "{:.1f} GB (the pinned packages take {} GB of it)".format(gigabytes, VENV_GB)
-            how = "free some, or clone onto a larger disk (TMPDIR moves pip's temporary files, XDG_CACHE_HOME the cache)"
+            how = (
+                "free some, or clone onto a larger disk; TMPDIR moves pip's temporary files, XDG_CACHE_HOME its cache, "
+                "and PIP_NO_CACHE_DIR=1 does without that cache (3.5 GB less)"
+            )
             problems.append(("Disk", found, needed, how))
     return problems
 
@@ -119,7 +122,8 @@ def compiler_problems():
     problems = []
     for command, package in (("g++", "g++"), ("make", "make")):
         if shutil.which(command) is None:
-            how = "Debian/Ubuntu: apt install {}; macOS: xcode-select --install; Fedora: dnf install gcc-c++ make".format(package)
+            how = "Debian/Ubuntu: apt install {}; Fedora: dnf install gcc-c++ make; macOS: xcode-select --install"
+            how = how.format(package)
             problems.append((command, "none on PATH", "any that compiles C++17, " + why, how))
     how = "Debian/Ubuntu: apt install cmake; other systems: pip install 'cmake<4' somewhere on PATH"
     needed = "3.13 or newer, and older than 4, " + why

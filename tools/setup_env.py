@@ -21,6 +21,9 @@ VENV_PYTHON = VENV / "bin" / "python"
 LOG = VENV / "setup.log"
 CONSTRAINTS = ROOT / "constraints.txt"
 
+PIP_INSTALL = [str(VENV_PYTHON), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+PIP_INSTALL += ["--progress-bar=off"]
+
 DEMO_EXTRAS = ("train", "gate", "report", "demo")
 EXTRAS = {"demo": DEMO_EXTRAS, "check": (*DEMO_EXTRAS, "horovod", "dev"), "test": (*DEMO_EXTRAS, "horovod", "dev")}
 SATISFIED_BY = {"demo": ("demo", "check"), "check": ("check",), "test": ("check",)}  # the package stamps that will do
@@ -43,17 +46,19 @@ def main() -> int:
 
 def make_venv() -> None:
     """A working .venv of this Python at this place, with the pinned pip, setuptools and wheel."""
-    fingerprint = fingerprint_of(sys.version, str(VENV), *(f"{name}=={pin(name)}" for name in ("pip", "setuptools", "wheel")))
+    tools = [f"{name}=={pin(name)}" for name in ("pip", "setuptools", "wheel")]
+    fingerprint = fingerprint_of(sys.version, str(VENV), *tools)
     if stamped("venv", fingerprint) and VENV_PYTHON.exists():
         return
-    if not runs(VENV_PYTHON, f"import sys, pip; sys.exit(sys.version != {sys.version!r} or sys.prefix != {str(VENV)!r})"):
+    is_ours = f"import sys, pip; sys.exit(sys.version != {sys.version!r} or sys.prefix != {str(VENV)!r})"
+    if not runs(VENV_PYTHON, is_ours):
         if VENV.exists():
             say("environment in .venv is unfinished or of another Python: making it again")
         say(f"making .venv with Python {sys.version.split()[0]}")
         shutil.rmtree(VENV / ".stamps", ignore_errors=True)  # first: a stop in the middle must not leave old stamps
         shutil.rmtree(VENV, ignore_errors=True)
         run([sys.executable, "-m", "venv", str(VENV)])
-    run([*PIP_INSTALL, *(f"{name}=={pin(name)}" for name in ("pip", "setuptools", "wheel"))])
+    run([*PIP_INSTALL, *tools])
     stamp("venv", fingerprint)
 
 
@@ -63,11 +68,11 @@ def install_packages(level: str) -> None:
     fingerprint = fingerprint_of(*(path.read_text(encoding="utf-8") for path in files), str(ROOT))
     if any(stamped(f"packages-{stamp_level}", fingerprint) for stamp_level in SATISFIED_BY[level]):
         return
-    say(f"installing the pinned packages [{','.join(EXTRAS[level])}] (about 3 GB to download, 2-4 min; log: .venv/setup.log)")
+    extras = ",".join(EXTRAS[level])
+    say(f"installing the pinned packages [{extras}] (about 3 GB to download, 2-4 min; log: .venv/setup.log)")
     started = time.monotonic()
     # Build isolation asks for the newest setuptools; the pinned one is already there, and is what was tested.
-    project = f"{ROOT}[{','.join(EXTRAS[level])}]"
-    run([*PIP_INSTALL, "--no-build-isolation", "-c", str(CONSTRAINTS), "--editable", project])
+    run([*PIP_INSTALL, "--no-build-isolation", "-c", str(CONSTRAINTS), "--editable", f"{ROOT}[{extras}]"])
     run([str(VENV_PYTHON), "-m", "pip", "check"])
     stamp(f"packages-{SATISFIED_BY[level][0]}", fingerprint)
     say(f"packages installed in {time.monotonic() - started:.0f} s")
@@ -94,9 +99,6 @@ def install_horovod() -> None:
     stamp("horovod", fingerprint)
 
 
-PIP_INSTALL = [str(VENV_PYTHON), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar=off"]
-
-
 def build_environment() -> dict[str, str]:
     return {**os.environ, "PYTHON": str(VENV_PYTHON)}
 
@@ -111,7 +113,7 @@ def run(command: list[str], *, quiet: bool = True) -> None:
         code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT).returncode
     if code and quiet:
         tail = LOG.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
-        print("\n".join(["setup failed; the last lines of .venv/setup.log:", *(f"  {line}" for line in tail)]), file=sys.stderr)
+        print("setup failed; the last lines of .venv/setup.log:", *tail, sep="\n  ", file=sys.stderr)
         print("Nothing is lost: the same make command goes on from here.", file=sys.stderr)
     if code:
         raise SystemExit(1)
