@@ -2,7 +2,7 @@
 
 Run with the environment's own Python. The delta-spark package brings no JARs. They are resolved once per user, by the
 Ivy inside Spark (no Maven needed), into the user's cache; every further environment takes them from there, offline.
-Only these two are taken: Spark has their dependencies, and the usual way would put 31 other JARs in front of Spark's own.
+Only these two: Spark has their dependencies, and the usual way would put 31 other JARs in front of Spark's own.
 """
 
 from __future__ import annotations
@@ -103,10 +103,9 @@ def resolve_into(cache: Path) -> str | None:
             tail = "\n".join(f"  {line}" for line in (done.stdout + done.stderr).splitlines()[-15:])
             return f"delta: {jar.file_name} could not be fetched; the last lines of Spark's output:\n{tail}"
         if not is_intact(fetched, jar):
-            return (
-                f"delta: {fetched} is not the file that was tested: expected {jar.num_bytes} bytes, "
-                f"sha256 {jar.sha256}; found {fetched.stat().st_size} bytes, sha256 {sha256_of(fetched)}. Delete {ivy} and run it again"
-            )
+            found = f"{fetched.stat().st_size} bytes, sha256 {sha256_of(fetched)}"
+            expected = f"{jar.num_bytes} bytes, sha256 {jar.sha256}"
+            return f"delta: {fetched}: expected {expected}; found {found}. Delete {ivy} and run it again"
         copy_atomically(fetched, cache / jar.file_name)
     shutil.rmtree(ivy, ignore_errors=True)
     return None

@@ -69,13 +69,23 @@ def install_packages(level: str) -> None:
     if any(stamped(f"packages-{stamp_level}", fingerprint) for stamp_level in SATISFIED_BY[level]):
         return
     extras = ",".join(EXTRAS[level])
-    say(f"installing the pinned packages [{extras}] (about 3 GB to download, 2-4 min; log: .venv/setup.log)")
+    is_first = not any((VENV / ".stamps").glob("packages-*"))
+    cost = "about 3 GB to download, 2-4 min" if is_first else "what changed"
+    say(f"installing the pinned packages [{extras}] ({cost}; log: .venv/setup.log)")
     started = time.monotonic()
+    forget_half_installed()
     # Build isolation asks for the newest setuptools; the pinned one is already there, and is what was tested.
     run([*PIP_INSTALL, "--no-build-isolation", "-c", str(CONSTRAINTS), "--editable", f"{ROOT}[{extras}]"])
     run([str(VENV_PYTHON), "-m", "pip", "check"])
     stamp(f"packages-{SATISFIED_BY[level][0]}", fingerprint)
     say(f"packages installed in {time.monotonic() - started:.0f} s")
+
+
+def forget_half_installed() -> None:
+    """A package without its RECORD was being unpacked when pip was stopped; pip would take it for installed."""
+    for folder in VENV.glob("lib/python*/site-packages/*.dist-info"):
+        if not (folder / "RECORD").exists():
+            shutil.rmtree(folder)
 
 
 def delta_jars() -> None:
