@@ -5,8 +5,9 @@ itself has its value in conf/base.yaml, not here. `config_file.py` reads, merges
 """
 
 from typing import Annotated, Literal
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Sql = Annotated[str, StringConstraints(min_length=1)]
@@ -15,6 +16,13 @@ Positive = Annotated[int, Field(gt=0)]
 OnFail = Literal["stop", "warn"]
 Format = Literal["csv", "json", "parquet", "delta", "table", "jdbc"]
 Aggregate = Literal["sum", "count", "min", "max", "mean", "distinct", "most_frequent"]
+
+
+def known_zone(zone: str) -> str:
+    """`zone` if it is an IANA zone name such as Europe/Berlin. Raises ValueError."""
+    if zone not in available_timezones():
+        raise ValueError("expected a time zone such as UTC or Europe/Berlin")
+    return zone
 
 
 class Section(BaseModel):
@@ -47,12 +55,17 @@ class Time(Section):
 
     column: str
     """Raw or looked-up column."""
-    unit: Literal["timestamp", "s", "ms", "us"] = "timestamp"
-    """timestamp (a timestamp or date column, or text), or an epoch number in seconds, milli- or microseconds."""
+    unit: Literal["timestamp", "s", "ms", "us", "ns"] = "timestamp"
+    """timestamp (a timestamp or date column, or text), or an epoch number: seconds, milli-, micro-, nanoseconds."""
     zone: str | None = None
     """Time zone of times that are written without one (e.g. Europe/Berlin). Without it, such rows are rejected."""
     format: str | None = None
     """Spark datetime pattern of text; ISO 8601 where absent."""
+
+    @field_validator("zone")
+    @classmethod
+    def _zone_is_known(cls, zone: str | None) -> str | None:
+        return zone if zone is None else known_zone(zone)
 
 
 class Attribute(Section):
@@ -61,7 +74,8 @@ class Attribute(Section):
     kind: Literal["categorical", "numerical", "set"]
     """categorical (any value, as text), numerical, or set (several values at once)."""
     column: str | None = None
-    """Raw or looked-up column; the attribute's own name where neither this nor `expression` is given."""
+    """Raw or looked-up column; the attribute's own name where neither this nor `expression` is given. With
+    aggregate count and neither of them, lines are counted."""
     expression: Sql | None = None
     """Spark SQL over raw and looked-up columns, instead of `column`."""
     aggregate: Aggregate | None = None
@@ -86,7 +100,7 @@ class Attribute(Section):
 
 
 class Lookup(InputTable):
-    """Columns taken from another table, joined by equality; each key may stand there once."""
+    """Columns taken from another table, joined by equality; each key may stand there once, and not every row needs one."""
 
     on: dict[str, str]
     """Raw column -> column of the lookup table."""
@@ -196,6 +210,12 @@ class SequencesSection(Section):
     """Calendar parts of the event time that enter as categorical attributes."""
     time_zone: str
     """Zone in which the calendar parts are read."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_is_known(cls, zone: str) -> str:
+        return known_zone(zone)
+
     validation_share: Share
     """Share of customers held out of training for the validation loss."""
     customers_per_row_group: Positive

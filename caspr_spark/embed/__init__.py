@@ -1,0 +1,1 @@
+"""Stage embed: sequences and a checkpoint -> one vector a customer, on the executors."""

@@ -1,0 +1,123 @@
+"""Taken rows -> activities: lines grouped where the source says so, ids given, sets cut, sessions assigned."""
+
+from collections.abc import Mapping
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from caspr_spark.config import Attribute, Group, Sessions
+from caspr_spark.events.rows import RAW, quoted
+
+
+def activities(
+    taken: DataFrame, *, source: str, key: list[str], group: Group | None, attributes: Mapping[str, Attribute]
+) -> DataFrame:
+    """Taken rows of one source -> its events, without session; only this source's attributes have columns."""
+    if group is None:
+        return _one_per_row(taken, source=source, key=key, attributes=attributes)
+    return _one_per_group(taken, source=source, by=group.by, attributes=attributes)
+
+
+def with_sessions(events: DataFrame, *, sessions: Sessions | None) -> DataFrame:
+    """Events of one source plus `session_id`: the event_id of the session's first event, null without sessions.
+
+    A session starts with a customer's first event, after a gap of more than `idle_minutes`, with an event that
+    `starts_when` names, and after an event that `ends_when` names.
+    """
+    if sessions is None:
+        return events.withColumn("session_id", F.lit(None).cast("string"))
+    in_order = Window.partitionBy("customer_id").orderBy("event_time", "event_id")
+    idle = F.col("event_time") > F.lag("event_time").over(in_order) + F.expr(f"interval {sessions.idle_minutes} minutes")
+    starts = F.lag("event_id").over(in_order).isNull() | idle
+    if sessions.starts_when is not None:
+        starts = starts | F.coalesce(F.expr(sessions.starts_when), F.lit(False))
+    if sessions.ends_when is not None:
+        ended = F.coalesce(F.expr(sessions.ends_when), F.lit(False))
+        starts = starts | F.coalesce(F.lag(ended).over(in_order), F.lit(False))
+    first_event_id = F.when(starts, F.col("event_id"))
+    return events.withColumn("first_event_id", first_event_id).select(
+        *events.columns, F.last("first_event_id", ignorenulls=True).over(in_order).alias("session_id")
+    )
+
+
+def event_id(source: str, parts: list[Column]) -> Column:
+    """`source:part/part`, with / and % in a part escaped: different parts never give the same id."""
+    escaped = [
+        F.replace(F.replace(F.coalesce(part.cast("string"), F.lit("")), F.lit("%"), F.lit("%25")), F.lit("/"), F.lit("%2F"))
+        for part in parts
+    ]
+    return F.concat(F.lit(f"{source}:"), F.concat_ws("/", *escaped))
+
+
+def _one_per_row(
+    taken: DataFrame, *, source: str, key: list[str], attributes: Mapping[str, Attribute]
+) -> DataFrame:
+    identity = [F.col(f"{RAW}.{quoted(name)}") for name in key] or [F.md5(F.to_json(RAW))]
+    return taken.select(
+        "customer_id",
+        "event_time",
+        event_id(source, identity).alias("event_id"),
+        F.lit(source).alias("source"),
+        F.lit(1).cast("bigint").alias("num_raw_rows"),
+        _num_values_cut({name: F.col(name) for name in _sets(attributes)}, attributes).alias("num_values_cut"),
+        *[_cut(F.col(name), attribute).alias(name) for name, attribute in attributes.items()],
+    )
+
+
+def _one_per_group(
+    taken: DataFrame, *, source: str, by: list[str], attributes: Mapping[str, Attribute]
+) -> DataFrame:
+    parts = [F.col(f"{RAW}.{quoted(name)}").alias(f"by_{index}") for index, name in enumerate(by)]
+    grouped = taken.select("customer_id", "event_time", *parts, *attributes).groupBy(
+        "customer_id", *[f"by_{index}" for index in range(len(by))]
+    )
+    together = grouped.agg(
+        F.min("event_time").alias("event_time"),
+        F.count(F.lit(1)).alias("num_raw_rows"),
+        *[_aggregated(name, attribute).alias(name) for name, attribute in attributes.items()],
+    )
+    identity = [F.col("customer_id"), *[F.col(f"by_{index}") for index in range(len(by))]]
+    return together.select(
+        "customer_id",
+        "event_time",
+        event_id(source, identity).alias("event_id"),
+        F.lit(source).alias("source"),
+        "num_raw_rows",
+        _num_values_cut({name: F.col(name) for name in _sets(attributes)}, attributes).alias("num_values_cut"),
+        *[_cut(F.col(name), attribute).alias(name) for name, attribute in attributes.items()],
+    )
+
+
+def _aggregated(name: str, attribute: Attribute) -> Column:
+    value = F.col(name)
+    if attribute.aggregate == "distinct":
+        return F.flatten(F.collect_list(value))
+    if attribute.aggregate == "most_frequent":
+        return F.mode(value, deterministic=True)
+    if attribute.aggregate == "count":
+        return F.count(value).cast("double")
+    return {"sum": F.sum, "min": F.min, "max": F.max, "mean": F.avg}[str(attribute.aggregate)](value)
+
+
+def _sets(attributes: Mapping[str, Attribute]) -> list[str]:
+    return [name for name, attribute in attributes.items() if attribute.kind == "set"]
+
+
+def _cut(value: Column, attribute: Attribute) -> Column:
+    """A set's distinct values, the most frequent first, then by value, up to `max_values`; null where it is empty."""
+    if attribute.kind != "set":
+        return value
+    counted = F.transform(
+        F.array_distinct(value),
+        lambda item: F.struct((-F.size(F.filter(value, lambda other: other == item))).alias("rarity"), item.alias("value")),
+    )
+    kept = F.slice(F.transform(F.array_sort(counted), lambda pair: pair["value"]), 1, attribute.max_values or 1)
+    return F.when(F.size(value) > 0, kept)
+
+
+def _num_values_cut(sets: Mapping[str, Column], attributes: Mapping[str, Attribute]) -> Column:
+    total = F.lit(0).cast("bigint")
+    for name, value in sets.items():
+        beyond = F.size(F.array_distinct(value)) - F.lit(attributes[name].max_values)
+        total = total + F.greatest(F.coalesce(beyond, F.lit(0)), F.lit(0)).cast("bigint")
+    return total

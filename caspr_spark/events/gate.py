@@ -1,0 +1,111 @@
+"""The gate: Great Expectations says whether rows and events may pass.
+
+Each row check is one SQL predicate (`met_<check>` of `judged_rows`). The expectation is built on that column, the
+rejected rows are found by it in Spark SQL, and the two counts must agree.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from caspr_spark.config import Check, Expectation, OnFail
+from caspr_spark.errors import CasprError, ConfigError
+
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate found for one check: `failed_rows` is None where the expectation counts no rows."""
+
+    check: str
+    passed: bool
+    on_fail: OnFail
+    failed_rows: int | None
+    detail: str
+
+
+def row_verdicts(judged: DataFrame, *, source: str, checks: Mapping[str, Check]) -> list[Verdict]:
+    """The verdict on each check over the judged rows of one source.
+
+    Raises:
+        CasprError: Great Expectations and Spark SQL count different rows (a fault of ours).
+    """
+    import great_expectations.expectations as gxe
+
+    flags = judged.select(*[f"met_{name}" for name in checks])
+    counts = flags.agg(
+        F.count(F.lit(1)).alias("rows"), *[F.count_if(~F.col(f"met_{name}")).alias(name) for name in checks]
+    ).first()
+    assert counts is not None
+    if counts["rows"] == 0:
+        return []
+    expectations = {
+        name: gxe.ExpectColumnValuesToBeInSet(
+            column=f"met_{name}", value_set=[True], mostly=1 - check.max_failed_share
+        )
+        for name, check in checks.items()
+    }
+    verdicts = []
+    for name, (success, result) in _validated(flags, expectations).items():
+        failed = int(result["unexpected_count"])
+        if failed != counts[name]:
+            raise CasprError(f"{source}.{name}: the gate counts {failed} failing rows, Spark SQL {counts[name]}")
+        check = checks[name]
+        detail = (
+            f"{source}: {failed:,} of {counts['rows']:,} rows break '{name}' ({check.rule}); "
+            f"{check.max_failed_share:.2%} may"
+        )
+        verdicts.append(Verdict(f"{source}.{name}", success, check.on_fail, failed, detail))
+    return verdicts
+
+
+def event_verdicts(events: DataFrame, *, gate: Mapping[str, Expectation]) -> list[Verdict]:
+    """The verdict on each declared expectation over the finished events.
+
+    Raises:
+        ConfigError: there is no such expectation, or its arguments do not fit.
+    """
+    import great_expectations.expectations as gxe
+
+    expectations = {}
+    for name, declared in gate.items():
+        kind = getattr(gxe, declared.expectation, None)
+        if kind is None:
+            raise ConfigError(f"events.gate.{name}: Great Expectations has no '{declared.expectation}'")
+        try:
+            expectations[name] = kind(**declared.arguments)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"events.gate.{name}: the arguments do not fit {declared.expectation}: {error}") from None
+    verdicts = []
+    for name, (success, result) in _validated(events, expectations).items():
+        failed = result.get("unexpected_count")
+        found = f"{failed:,} events break it" if failed is not None else f"found {result.get('observed_value', result)}"
+        detail = f"events: '{name}' ({gate[name].expectation} {gate[name].arguments}): {found}"
+        verdicts.append(Verdict(f"events.{name}", success, gate[name].on_fail, failed, detail))
+    return verdicts
+
+
+def _validated(table: DataFrame, expectations: Mapping[str, Any]) -> dict[str, tuple[bool, dict[str, Any]]]:
+    """Check name -> (passed, Great Expectations' result), in the order given."""
+    import great_expectations as gx
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    asset = context.data_sources.add_spark(name="spark").add_dataframe_asset(name="table")
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": table})
+    suite = gx.ExpectationSuite(name="gate")
+    for name, expectation in expectations.items():
+        expectation.meta = {"check": name}
+        suite.add_expectation(expectation)
+    outcome = batch.validate(suite, result_format={"result_format": "BASIC", "partial_unexpected_count": 0})
+    found = {}
+    for result in outcome.results:
+        if result.exception_info and result.exception_info.get("raised_exception"):
+            raise CasprError(f"the gate could not be evaluated: {result.exception_info.get('exception_message')}")
+        found[result.expectation_config.meta["check"]] = (bool(result.success), dict(result.result))
+    return {name: found[name] for name in expectations}

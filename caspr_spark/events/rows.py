@@ -1,0 +1,157 @@
+"""Raw rows read as activities: customer, time and attributes typed, and each row's ending decided.
+
+A row ends as taken, duplicate, or rejected by the first check that it breaks; `ending` is null, "duplicate" or the
+check's name.
+"""
+
+from collections.abc import Mapping
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, StringType, TimestampType
+
+from caspr_spark.config import Attribute, Check, Time
+from caspr_spark.errors import ConfigError
+from caspr_spark.events.raw import CORRUPT, FILE
+
+DUPLICATE = "duplicate"
+RAW = "raw_row"
+_OFFSET = r":\d{2}.*(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"
+_EPOCH_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+
+def typed_rows(
+    raw: DataFrame, *, where: str, entity: str, time: Time | None, attributes: Mapping[str, Attribute]
+) -> DataFrame:
+    """Raw rows with customer_id, event_time, one typed column an attribute and `num_unreadable_numbers` beside them.
+
+    The raw row itself is kept in the struct `raw_row`; raw columns of the same name as a typed one give way to it.
+
+    Raises:
+        ConfigError: an expression does not fit the table.
+    """
+    raw_columns = [name for name in raw.columns if name not in (CORRUPT, FILE)]
+    problems: list[str] = []
+    values: dict[str, Column] = {}
+    unreadable = F.lit(0)
+    for name, attribute in attributes.items():
+        source_value = _source_value(raw, name, attribute)
+        try:
+            data_type = raw.select(source_value).schema[0].dataType
+        except AnalysisException as error:
+            problems.append(f"{where}.attributes.{name}: {str(error).strip().splitlines()[0]}")
+            continue
+        values[name] = _typed(source_value, data_type, attribute)
+        if attribute.kind == "numerical" and attribute.aggregate != "count":
+            number = _number(source_value, data_type)
+            written = source_value.isNotNull() & (F.trim(source_value.cast("string")) != "")
+            unusable = number.isNull() | F.isnan(number) | (F.abs(number) == F.lit(float("inf")))
+            unreadable = unreadable + F.when(written & unusable, 1).otherwise(0)
+    if problems:
+        raise ConfigError("the attributes do not fit the tables:\n" + "\n".join(f"  - {line}" for line in problems))
+    event_time = F.lit("1970-01-01").cast("timestamp") if time is None else utc_time(raw, time)
+    typed = {
+        "customer_id": F.col(quoted(entity)).cast("string"),
+        "event_time": event_time,
+        **values,
+        "num_unreadable_numbers": unreadable,
+    }
+    return raw.select(
+        F.struct(*[F.col(quoted(name)) for name in raw_columns]).alias(RAW),
+        *[F.col(quoted(name)) for name in raw.columns if name not in typed],
+        *[value.alias(name) for name, value in typed.items()],
+    )
+
+
+def utc_time(raw: DataFrame, time: Time) -> Column:
+    """The declared time as a UTC timestamp; null where it is missing, unreadable, or has no zone and none is declared."""
+    column, data_type = F.col(quoted(time.column)), raw.schema[time.column].dataType
+    unit = time.unit
+    if unit == "timestamp" and isinstance(data_type, NumericType):
+        unit = "ns"  # how Spark hands over a Parquet timestamp in nanoseconds, which bears no zone
+        return _in_zone(F.timestamp_micros(F.floor(column.cast("bigint") / 1000)), time.zone)
+    if unit != "timestamp":
+        number = F.expr(f"try_cast({quoted(time.column)} as decimal(38, 9))")
+        micros = F.floor(number / 1000) if unit == "ns" else F.floor(number * _EPOCH_UNITS[unit])
+        plausible = micros.between(-(10**17), 10**17)
+        return F.when(plausible, F.timestamp_micros(F.when(plausible, micros).cast("bigint")))
+    if isinstance(data_type, TimestampType):
+        return column
+    if not isinstance(data_type, StringType):  # a date or a timestamp without zone
+        return _in_zone(column.cast("timestamp"), time.zone)
+    text = F.trim(column)
+    if time.format is not None:
+        parsed = F.try_to_timestamp(text, F.lit(time.format))
+        bears_zone = any(letter in time.format for letter in "XxZzOV")
+        return parsed if bears_zone else _in_zone(parsed, time.zone)
+    absolute = F.expr(f"try_cast(trim({quoted(time.column)}) as timestamp)")
+    return F.when(text.rlike(_OFFSET), absolute).otherwise(_in_zone(absolute, time.zone))
+
+
+def judged_rows(typed: DataFrame, *, where: str, checks: Mapping[str, Check], key: list[str]) -> DataFrame:
+    """Typed rows plus `met_<check>` (boolean) for each check and `ending` (null: taken).
+
+    Of rows with the same key the one with the newest time is taken, then the one with the smallest content hash.
+    """
+    met: dict[str, Column] = {}
+    for name, check in checks.items():
+        try:
+            typed.select(F.expr(check.rule))
+        except AnalysisException as error:
+            raise ConfigError(f"{where}.checks.{name}.rule: {str(error).strip().splitlines()[0]}") from None
+        met[name] = F.coalesce(F.expr(check.rule), F.lit(True))
+    judged = typed.select("*", *[value.alias(f"met_{name}") for name, value in met.items()])
+    reasons = [F.when(~F.col(f"met_{name}"), F.lit(name)) for name in checks]
+    judged = judged.withColumn("reason", F.coalesce(*reasons) if reasons else F.lit(None).cast("string"))
+    identity = [F.col(f"{RAW}.{quoted(name)}") for name in key] or [F.col(RAW)]
+    newest_first = Window.partitionBy(F.col("reason").isNull(), *identity).orderBy(
+        F.desc("event_time"), F.xxhash64(F.col(RAW))
+    )
+    repeated = F.col("reason").isNull() & (F.row_number().over(newest_first) > 1)
+    return judged.withColumn("ending", F.when(repeated, DUPLICATE).otherwise(F.col("reason"))).drop("reason")
+
+
+def rejected_rows(judged: DataFrame, *, source: str) -> DataFrame:
+    """Judged rows -> REJECTED: the rows that were not taken, with the reason and the row's content."""
+    content = F.coalesce(F.col(CORRUPT), F.to_json(RAW))
+    return judged.where(F.col("ending").isNotNull()).select(
+        F.lit(source).alias("source"), F.col("ending").alias("reason"), F.col(FILE).alias("file"), content.alias("content")
+    )
+
+
+def quoted(name: str) -> str:
+    """A column name in back-quotes, so that any name can be used."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _source_value(raw: DataFrame, name: str, attribute: Attribute) -> Column:
+    if attribute.expression is not None:
+        return F.expr(attribute.expression)
+    if attribute.aggregate == "count" and attribute.column is None:
+        return F.lit(1)
+    return F.col(quoted(attribute.column or name))
+
+
+def _typed(value: Column, data_type: DataType, attribute: Attribute) -> Column:
+    if attribute.aggregate == "count":
+        return F.when(value.isNotNull(), 1.0)
+    if attribute.kind == "numerical":
+        return _number(value, data_type)
+    if attribute.kind == "categorical":
+        return value.cast("string")
+    if isinstance(data_type, ArrayType):
+        return F.filter(value.cast("array<string>"), lambda item: item.isNotNull())
+    return F.when(value.isNotNull(), F.array(value.cast("string")))
+
+
+def _number(value: Column, data_type: DataType) -> Column:
+    if isinstance(data_type, StringType):
+        return F.trim(value).try_cast("double")
+    if isinstance(data_type, BooleanType):
+        return value.cast("int").cast("double")
+    return value.cast("double")
+
+
+def _in_zone(naive: Column, zone: str | None) -> Column:
+    return F.lit(None).cast("timestamp") if zone is None else F.to_utc_timestamp(naive, zone)

@@ -1,0 +1,1 @@
+"""Stage sequences: events -> fixed-length arrays, one row a customer, in Parquet."""

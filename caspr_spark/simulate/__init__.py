@@ -1,0 +1,1 @@
+"""Seeded generators of raw tables. Everything that they write is synthetic."""
