@@ -1,0 +1,1 @@
+"""Scores of the embeddings on tasks with a temporal cut-off, against a plain baseline."""
