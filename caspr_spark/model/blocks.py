@@ -1,0 +1,77 @@
+"""The transformer block of encoder and decoder: pre-norm, residual, with masked padding. No statistic of a batch."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Attention(nn.Module):
+    """Multi-head attention, equations 1 to 3 of the paper."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(
+        self, events_BTD: Tensor, seen_BUD: Tensor, may_see_BU: Tensor | None, *, is_causal: bool = False
+    ) -> Tensor:
+        """Each of T attends to those of U where `may_see_BU` (all: None), and with `is_causal` to no later one."""
+        query_BHTK = self._heads(self.query(events_BTD))
+        key_BUD, value_BUD = self.key_value(seen_BUD).chunk(2, dim=-1)
+        mask_B11U = None if may_see_BU is None else may_see_BU[:, None, None, :]
+        mixed_BHTK = functional.scaled_dot_product_attention(
+            query_BHTK, self._heads(key_BUD), self._heads(value_BUD), attn_mask=mask_B11U, is_causal=is_causal
+        )
+        attended_BTD: Tensor = self.output(mixed_BHTK.transpose(1, 2).flatten(-2))
+        return attended_BTD
+
+    def _heads(self, values_BTD: Tensor) -> Tensor:
+        num_customers, num_events, width = values_BTD.shape
+        return values_BTD.view(num_customers, num_events, self.num_heads, width // self.num_heads).transpose(1, 2)
+
+
+class EncoderBlock(nn.Module):
+    """x + attention(norm x), then x + feed-forward(norm x)."""
+
+    def __init__(self, width: int, num_heads: int, feed_forward: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = Attention(width, num_heads)
+        self.feed_forward = _feed_forward(width, feed_forward, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, events_BTD: Tensor, may_see_BT: Tensor) -> Tensor:
+        """Every event sees every event where `may_see_BT`."""
+        normed_BTD = self.norm(events_BTD)
+        events_BTD = events_BTD + self.dropout(self.attention(normed_BTD, normed_BTD, may_see_BT))
+        return torch.add(events_BTD, self.dropout(self.feed_forward(events_BTD)))
+
+
+class DecoderBlock(nn.Module):
+    """As the encoder's, causal, and with attention to a memory between the two."""
+
+    def __init__(self, width: int, num_heads: int, feed_forward: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = Attention(width, num_heads)
+        self.memory_norm = nn.LayerNorm(width)
+        self.memory_attention = Attention(width, num_heads)
+        self.feed_forward = _feed_forward(width, feed_forward, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, events_BTD: Tensor, memory_BUD: Tensor, may_see_BU: Tensor) -> Tensor:
+        """Each place sees itself and the places before it, and the memory where `may_see_BU`."""
+        normed_BTD = self.norm(events_BTD)
+        events_BTD = events_BTD + self.dropout(self.attention(normed_BTD, normed_BTD, None, is_causal=True))
+        recalled_BTD = self.memory_attention(self.memory_norm(events_BTD), memory_BUD, may_see_BU)
+        events_BTD = events_BTD + self.dropout(recalled_BTD)
+        return torch.add(events_BTD, self.dropout(self.feed_forward(events_BTD)))
+
+
+def _feed_forward(width: int, hidden: int, dropout: float) -> nn.Sequential:
+    """The position-wise layers, with the norm before them."""
+    layers = [nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width)]
+    return nn.Sequential(*layers)

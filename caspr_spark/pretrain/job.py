@@ -1,0 +1,73 @@
+"""What a training job is (SPEC.json of the workers) and what it tells after every epoch."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from caspr_spark.config import ModelSection, PretrainSection
+from caspr_spark.lineage import fingerprint
+from caspr_spark.manifest import SequenceManifest
+
+TRAINING_VERSION = 1
+"""Raise it when a change of the code gives other weights from the same inputs."""
+NO_EFFECT = ("launcher", "threads", "timeout_seconds")
+"""Settings that move a weight by rounding at most: a change of them is no reason to train again."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Job(_Record):
+    """Everything a worker needs to know. All paths are reachable from every worker."""
+
+    manifest_folder: Path
+    model: ModelSection
+    pretrain: PretrainSection
+    seed: int
+    root: Path
+    fingerprint: str
+
+    @property
+    def work_folder(self) -> Path:
+        """State, progress and log of the training while it runs; removed when it is done."""
+        return self.root / "checkpoints" / f".training-{self.fingerprint}"
+
+
+class EpochRecord(_Record):
+    """One epoch, all workers together. Losses are relative: 1.0 is the best constant guess."""
+
+    epoch: int
+    """From 1 on."""
+    training_loss: float
+    validation_loss: float | None
+    """None where no validation customer has an event to recover."""
+    validation_by_attribute: dict[str, float]
+    is_best: bool
+    """Whether these weights are the best so far."""
+    rows: int
+    """Training customers seen."""
+    seconds: float
+    waiting_share: float
+    """Share of the seconds of rank 0 spent waiting for data."""
+
+    @property
+    def judged_loss(self) -> float:
+        """What early stopping looks at: the validation loss, or the training loss where there is none."""
+        return self.training_loss if self.validation_loss is None else self.validation_loss
+
+
+def pretrain_fingerprint(
+    manifest: SequenceManifest, *, model: ModelSection, pretrain: PretrainSection, seed: int
+) -> str:
+    """Equal where training again would give the same weights (up to rounding)."""
+    settings = pretrain.model_dump(mode="json", exclude=set(NO_EFFECT))
+    return fingerprint(
+        version=TRAINING_VERSION,
+        sequences=manifest.fingerprint,
+        layout=manifest.layout.model_dump(mode="json"),
+        files=[(file.path, file.sha256) for file in manifest.files],
+        model=model.model_dump(mode="json"),
+        pretrain=settings,
+        seed=seed,
+    )

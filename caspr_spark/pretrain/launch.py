@@ -1,0 +1,267 @@
+"""Stage pretrain as one function: `pretrain`. It starts the workers, tells their progress and ends them if they hang.
+
+Workers on one host talk over the loopback interface only: the rendezvous of Horovod is an open door to whoever can
+reach it.
+"""
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+import caspr_spark
+from caspr_spark import errors
+from caspr_spark.config import ModelSection, PretrainSection
+from caspr_spark.errors import CasprError, ConfigError, TemporaryError
+from caspr_spark.manifest import read_manifest
+from caspr_spark.model.checkpoint import checkpoints_folder, current_checkpoint, load_checkpoint
+from caspr_spark.pretrain.job import EpochRecord, Job, pretrain_fingerprint
+from caspr_spark.pretrain.ranks import SingleRank
+from caspr_spark.pretrain.reader import check_sequence_files
+from caspr_spark.pretrain.trainer import train
+from caspr_spark.pretrain.worker import BEAT_FILE, ERROR_FILES, PROGRESS_FILE, run_worker_of
+
+Progress = Callable[[EpochRecord], None]
+LOG_FILE, SPEC_FILE = "workers.log", "spec.json"
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 30
+"""The workers' own watchdogs come first; the launcher's is for workers that did not even start."""
+LAST_LINES = 15
+
+
+def pretrain(
+    manifest_folder: Path,
+    *,
+    model: ModelSection,
+    pretrain: PretrainSection,
+    seed: int,
+    root: Path,
+    progress: Progress | None,
+) -> str:
+    """Train on the sequences of `manifest_folder`, make the checkpoint current, return its model_version.
+
+    Does nothing but verify and return the current version where the same training was done before. An interrupted
+    training goes on after its last whole epoch. Raises ConfigError, UnsafeError or CasprError of any worker;
+    TemporaryError while another training of the same root runs.
+    """
+    manifest_folder, root = manifest_folder.resolve(), root.resolve()
+    manifest = read_manifest(manifest_folder)
+    fingerprint = pretrain_fingerprint(manifest, model=model, pretrain=pretrain, seed=seed)
+    checkpoints = checkpoints_folder(root)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    with _only_one(checkpoints):
+        if version := _done_before(root, fingerprint):
+            return version
+        _check_launcher(pretrain)
+        check_sequence_files(manifest_folder, manifest)
+        job = Job(
+            manifest_folder=manifest_folder,
+            model=model,
+            pretrain=pretrain,
+            seed=seed,
+            root=root,
+            fingerprint=fingerprint,
+        )
+        _clean(checkpoints, job.work_folder)
+        tell = progress or (lambda record: None)
+        if pretrain.launcher == "single":
+            _in_process(job, tell)
+        elif pretrain.launcher == "horovod_spark":
+            _in_spark(job, tell)
+        else:
+            _in_processes(job, tell)
+        shutil.rmtree(job.work_folder)
+        return current_checkpoint(root).model_version
+
+
+def _done_before(root: Path, fingerprint: str) -> str | None:
+    """The current version, if this very training made it and every byte of it is still there."""
+    with contextlib.suppress(CasprError):  # no checkpoint, or a damaged one: then there is something to do
+        current = current_checkpoint(root)
+        if current.fingerprint == fingerprint:
+            return load_checkpoint(checkpoints_folder(root) / current.model_version).model_version
+    return None
+
+
+def _check_launcher(pretrain: PretrainSection) -> None:
+    if pretrain.launcher == "single" and pretrain.num_workers != 1:
+        raise ConfigError(f"pretrain.num_workers: launcher 'single' is one process, found {pretrain.num_workers}")
+    if pretrain.launcher.startswith("horovod") and importlib.util.find_spec("horovod") is None:
+        raise ConfigError(
+            f"pretrain.launcher: '{pretrain.launcher}' needs Horovod, which is not installed; run `make setup-dev`, or "
+            "choose torchrun or single"
+        )
+
+
+@contextlib.contextmanager
+def _only_one(checkpoints: Path) -> Iterator[None]:
+    """The lock ends with this process, however it ends."""
+    with (checkpoints / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TemporaryError(f"{checkpoints}: another training is running there; wait for it, then again") from None
+        yield
+
+
+def _clean(checkpoints: Path, work: Path) -> None:
+    """Remove what killed runs left, except the state of this very training."""
+    for left in [*checkpoints.glob(".part-*"), *checkpoints.glob(".training-*")]:
+        if left != work:
+            shutil.rmtree(left)
+    work.mkdir(exist_ok=True)
+    for stale in [work / PROGRESS_FILE, work / LOG_FILE, *work.glob(ERROR_FILES)]:
+        stale.unlink(missing_ok=True)
+
+
+def _in_process(job: Job, progress: Progress) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(job.pretrain.threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            train(job, SingleRank(), progress=progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _in_processes(job: Job, progress: Progress) -> None:
+    """horovodrun or torchrun on this host."""
+    spec = job.work_folder / SPEC_FILE
+    spec.write_text(job.model_dump_json(indent=1))
+    loopback = _loopback()
+    environment = os.environ | {
+        "GLOO_SOCKET_IFNAME": loopback,
+        "OMP_NUM_THREADS": str(job.pretrain.threads),
+        "PYTHONPATH": os.pathsep.join([_import_path(), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+    command = [*_command(job.pretrain, loopback), str(spec)]
+    with (job.work_folder / LOG_FILE).open("w") as log:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            hung = _watch(lambda: process.poll() is None, job, progress)
+        finally:
+            _end(process)
+    if hung or process.returncode:
+        raise _failure(job, hung or f"exit code {process.returncode}")
+
+
+def _command(pretrain: PretrainSection, loopback: str) -> list[str]:
+    size = str(pretrain.num_workers)
+    worker = ["-m", "caspr_spark.pretrain.worker"]
+    if pretrain.launcher == "horovod":
+        start = ["-m", "horovod.runner.launch", "--gloo", "-np", size, "--network-interface", loopback]
+        return [sys.executable, *start, sys.executable, *worker]
+    start = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", size]
+    return [sys.executable, *start, *worker]
+
+
+def _in_spark(job: Job, progress: Progress) -> None:
+    """horovod.spark: the workers are tasks of the Spark job that is running here."""
+    pyspark = sys.modules.get("pyspark")  # who has a session has imported it; this package does not
+    context = pyspark and pyspark.SparkContext._active_spark_context
+    if context is None:
+        raise ConfigError("pretrain.launcher: 'horovod_spark' needs a running Spark session, found none")
+    import horovod.spark
+
+    is_local = context.master.startswith("local[")
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with (job.work_folder / LOG_FILE).open("w") as log:
+                horovod.spark.run(
+                    run_worker_of,
+                    args=(job.model_dump_json(),),
+                    num_proc=job.pretrain.num_workers,
+                    start_timeout=job.pretrain.timeout_seconds,
+                    use_gloo=True,
+                    stdout=log,
+                    stderr=log,
+                    verbose=0,
+                    nics={_loopback()} if is_local else None,
+                )
+        except BaseException as error:  # told by the thread that waits
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="horovod.spark", daemon=True)
+    thread.start()
+    hung = _watch(thread.is_alive, job, progress)
+    if hung:
+        context.cancelAllJobs()
+        thread.join(GRACE_SECONDS)
+    if hung or failures:
+        raise _failure(job, hung or str(failures[0]))
+
+
+def _watch(is_running: Callable[[], bool], job: Job, progress: Progress) -> str:
+    """Tell the epochs until the workers are done. Returns what is wrong when they made no progress, '' otherwise."""
+    told, started = 0, time.time()
+    while True:
+        running = is_running()
+        told = _tell(job.work_folder / PROGRESS_FILE, told, progress)
+        if not running:
+            return ""
+        beat = job.work_folder / BEAT_FILE
+        last = max(started, beat.stat().st_mtime if beat.exists() else 0.0)
+        if time.time() - last > job.pretrain.timeout_seconds + GRACE_SECONDS:
+            return f"no progress for more than pretrain.timeout_seconds = {job.pretrain.timeout_seconds}"
+        time.sleep(POLL_SECONDS)
+
+
+def _tell(path: Path, told: int, progress: Progress) -> int:
+    """Call `progress` with the whole lines of `path` from line `told` on; returns how many have been told."""
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    for line in lines[told:]:
+        progress(EpochRecord.model_validate_json(line))
+    return len(lines)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the workers that we started, gently first; nothing is left where they have ended by themselves."""
+    if process.poll() is None:
+        process.terminate()  # horovodrun and torchrun end their workers then
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _failure(job: Job, what: str) -> CasprError:
+    """The first worker's own error, of its own class, or the last lines that the workers wrote."""
+    for path in sorted(job.work_folder.glob(ERROR_FILES)):
+        described = json.loads(path.read_text())
+        kind: type[CasprError] = getattr(errors, described["type"], CasprError)
+        return kind(described["message"])
+    log = job.work_folder / LOG_FILE
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    last = "".join(f"\n    {line}" for line in lines[-LAST_LINES:])
+    return CasprError(f"pretrain.launcher {job.pretrain.launcher}: the workers failed ({what}); {log} ends with:{last}")
+
+
+def _loopback() -> str:
+    return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+
+
+def _import_path() -> str:
+    """Where this package was imported from, for workers that are started elsewhere."""
+    return str(Path(caspr_spark.__file__).resolve().parents[1])

@@ -1,0 +1,268 @@
+"""The training loop, the same for one process and for many. It reads top to bottom; start at `train`."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from caspr_spark.errors import CasprError
+from caspr_spark.manifest import SequenceManifest, Split, read_manifest
+from caspr_spark.model.batch import Batch, batch_of
+from caspr_spark.model.checkpoint import ModelRecord, save_checkpoint
+from caspr_spark.model.network import Network
+from caspr_spark.pretrain.job import EpochRecord, Job
+from caspr_spark.pretrain.objectives import MaskedRecovery, masked_events, sees_events
+from caspr_spark.pretrain.ranks import Ranks
+from caspr_spark.pretrain.reader import Rows, SequenceReader
+from caspr_spark.pretrain.state import FlatWeights, TrainingState, load_state, save_state
+
+VALIDATION_EPOCH = 0
+"""Masks of validation customers are those of this epoch, always: their loss is comparable from epoch to epoch."""
+ADAM_BETAS = (0.9, 0.999)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a rank has at the end."""
+
+    model_version: str | None
+    """On rank 0, which writes the checkpoint; None on the others."""
+    best_W: Tensor
+
+
+def train(
+    job: Job, ranks: Ranks, *, progress: Callable[[EpochRecord], None], beat: Callable[[], None] = lambda: None
+) -> Trained:
+    """Pretrain until the validation loss stops falling, keep the best weights, write the checkpoint (rank 0).
+
+    `progress` is called after every epoch; `beat` whenever the ranks have moved on together. All ranks take the same
+    decisions, because all that they decide by was summed over them. Raises CasprError, on all ranks alike, when the
+    loss is not finite or when customers were lost or repeated on the way.
+    """
+    torch.manual_seed(job.seed)
+    trainer = _Trainer(job, ranks, beat)
+    state = trainer.resumed() or trainer.fresh()
+    while state.num_epochs < job.pretrain.max_epochs and not _is_over(state, job.pretrain.patience):
+        started = time.monotonic()
+        epoch = state.num_epochs + 1
+        training = trainer.train_epoch(epoch, state)
+        validation = trainer.validate()
+        record = EpochRecord(
+            epoch=epoch,
+            training_loss=training.loss,
+            validation_loss=validation.loss if validation.has_any else None,
+            validation_by_attribute=validation.by_attribute,
+            is_best=False,
+            rows=training.rows,
+            seconds=time.monotonic() - started,
+            waiting_share=training.waiting_seconds / max(time.monotonic() - started, 1e-9),
+        )
+        if state.best is None or record.judged_loss < state.best.judged_loss:
+            record = record.model_copy(update={"is_best": True})
+            state.best_W = trainer.flat.weights_W.detach().clone()
+        state.curve.append(record)
+        if ranks.rank == 0:
+            save_state(job.work_folder, state)
+            progress(record)
+    trainer.check_same_weights(state.best_W)
+    trainer.flat.weights_W.data.copy_(state.best_W)
+    version = trainer.save(state) if ranks.rank == 0 else None
+    return Trained(version, state.best_W)
+
+
+def _is_over(state: TrainingState, patience: int) -> bool:
+    return state.best is not None and state.num_epochs - state.best.epoch >= patience
+
+
+@dataclass
+class Tally:
+    """Sums and counts [A] of one pass over a split, all ranks together once the pass is over."""
+
+    objective: MaskedRecovery
+    sums_A: Tensor
+    counts_A: Tensor
+    rows: int = 0
+    waiting_seconds: float = 0.0
+
+    @property
+    def by_attribute(self) -> dict[str, float]:
+        return self.objective.by_attribute(self.sums_A, self.counts_A)
+
+    @property
+    def has_any(self) -> bool:
+        return bool(self.by_attribute)
+
+    @property
+    def loss(self) -> float:
+        """Mean over the attributes; 1.0 is the best constant guess."""
+        ratios = self.by_attribute.values()
+        return sum(ratios) / len(ratios)
+
+
+class _Trainer:
+    """What stays the same from epoch to epoch."""
+
+    def __init__(self, job: Job, ranks: Ranks, beat: Callable[[], None]) -> None:
+        self.job, self.ranks, self.beat = job, ranks, beat
+        self.manifest: SequenceManifest = read_manifest(job.manifest_folder)
+        self.as_of_us = round(self.manifest.as_of.timestamp() * 1_000_000)
+        shard = {"rank": ranks.rank, "size": ranks.size}
+        self.training = SequenceReader(job.manifest_folder, self.manifest, "training", **shard)
+        self.validation = SequenceReader(job.manifest_folder, self.manifest, "validation", **shard)
+        self.objective = MaskedRecovery(self.manifest.layout, self.manifest.scaling)
+        self.network = Network(job.model, self.manifest.layout, self.manifest.scaling)
+        self.flat = FlatWeights(self.network, num_extra=len(self.objective.names))
+        self.optimizer = torch.optim.Adam([self.flat.weights_W], lr=job.pretrain.learning_rate, betas=ADAM_BETAS)
+        self.num_steps = max(-(-rows // job.pretrain.batch_size) for rows in self.training.rows_by_rank)
+        """Steps an epoch, the same on every rank; a rank that has run out of customers adds nothing to the last."""
+
+    def fresh(self) -> TrainingState:
+        weights_W = self.flat.weights_W.detach()
+        self.ranks.broadcast_([weights_W])
+        zeros_W = torch.zeros_like(weights_W)
+        return self._bound(TrainingState(weights_W, zeros_W, zeros_W.clone(), weights_W.clone()))
+
+    def resumed(self) -> TrainingState | None:
+        """The state that rank 0 left after its last whole epoch, if this very training was interrupted."""
+        state = load_state(self.job.work_folder)
+        if state is not None:
+            self.flat.weights_W.data.copy_(state.weights_W)
+        return state and self._bound(state)
+
+    def _bound(self, state: TrainingState) -> TrainingState:
+        """`state` and the optimizer share their tensors, so that a step moves both."""
+        state.weights_W = self.flat.weights_W.detach()
+        self.optimizer.state[self.flat.weights_W] = {
+            "step": torch.tensor(float(state.num_steps)),
+            "exp_avg": state.first_moment_W,
+            "exp_avg_sq": state.second_moment_W,
+        }
+        return state
+
+    def train_epoch(self, epoch: int, state: TrainingState) -> Tally:
+        """One pass over the training customers of all ranks."""
+        tally = self._tally()
+        seed = self.job.seed % 2**31 * 100_003 + epoch
+        torch.manual_seed(seed * 1_009 + self.ranks.rank)  # dropout
+        self.network.train()
+        batches = self.training.batches(self.job.pretrain.batch_size, shuffle_seed=seed)
+        for step in range(1, self.num_steps + 1):
+            batch = self._next(batches, tally)
+            sums_A, counts_A = self._step(batch, epoch, step)
+            state.num_steps += int(counts_A.any())
+            tally.sums_A += sums_A
+            tally.counts_A += counts_A
+            self.beat()
+        while self._next(batches, tally) is not None:  # none is left, unless rows came twice
+            pass
+        tally.rows = self._all_rows(tally.rows, self.training, "training")
+        if not tally.has_any:
+            raise CasprError(
+                f"{self.job.manifest_folder}: nothing to recover: no training customer has two events of which one can "
+                "be masked; check sequences.max_events and the events"
+            )
+        return tally
+
+    def _step(self, batch: Batch | None, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """One step of all ranks: (sums_A, counts_A) over them. `batch` None: this rank has no more customers."""
+        self.flat.message.zero_()
+        counts_A = torch.zeros(len(self.objective.names), dtype=torch.float64)
+        if batch is not None:
+            is_masked_BT, sees_events_B = self._choices(batch, epoch)
+            counts_A = self.objective.counts(batch, is_masked_BT)
+        own_counts_A = counts_A.clone()
+        self.ranks.sum_(counts_A)
+        weights_A = self.objective.weights(counts_A).float()
+        if batch is not None and own_counts_A.any():
+            sums_A = self.objective.sums(self.network, batch, is_masked_BT, sees_events_B)
+            (weights_A * sums_A).sum().backward()  # type: ignore[no-untyped-call]
+            self.flat.extra.copy_(sums_A.detach())
+        self.ranks.sum_(self.flat.message)
+        norm = self.flat.gradient_W.norm()
+        loss = (weights_A * self.flat.extra).sum()
+        if not (torch.isfinite(norm) and torch.isfinite(loss)):
+            raise CasprError(
+                f"pretrain: epoch {epoch}, step {step}: the loss is {loss.item()}, its gradient's norm {norm.item()}; "
+                "lower pretrain.learning_rate or look for damaged values in the sequences; no checkpoint was written"
+            )
+        if counts_A.any():
+            self.flat.gradient_W.mul_((self.job.pretrain.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
+            self.optimizer.step()
+        return self.flat.extra.double(), counts_A
+
+    def validate(self) -> Tally:
+        """One pass over the validation customers; ranks without any add nothing."""
+        tally = self._tally()
+        self.network.eval()
+        batches = self.validation.batches(self.job.pretrain.batch_size, shuffle_seed=None)
+        with torch.inference_mode():
+            while (batch := self._next(batches, tally)) is not None:
+                is_masked_BT, sees_events_B = self._choices(batch, VALIDATION_EPOCH)
+                tally.counts_A += self.objective.counts(batch, is_masked_BT)
+                if is_masked_BT.any():
+                    tally.sums_A += self.objective.sums(self.network, batch, is_masked_BT, sees_events_B).double()
+                self.beat()
+        self.ranks.sum_(tally.sums_A)
+        self.ranks.sum_(tally.counts_A)
+        tally.rows = self._all_rows(tally.rows, self.validation, "validation")
+        return tally
+
+    def check_same_weights(self, best_W: Tensor) -> None:
+        """Raise CasprError, on all ranks alike, where one has other weights than rank 0."""
+        digest = hashlib.sha256(best_W.numpy().tobytes()).digest()
+        of_rank_0 = torch.tensor(list(digest))
+        self.ranks.broadcast_([of_rank_0])
+        differs = torch.tensor([float(of_rank_0.tolist() != list(digest))], dtype=torch.float64)
+        self.ranks.sum_(differs)
+        if differs.item():
+            raise CasprError(
+                f"pretrain: {differs.item():.0f} workers hold other weights than the first; nothing was written"
+            )
+
+    def save(self, state: TrainingState) -> str:
+        """Write the checkpoint and make it the current one."""
+        model = ModelRecord(
+            section=self.job.model,
+            layout=self.manifest.layout,
+            scaling=self.manifest.scaling,
+            vocabulary_version=self.manifest.vocabulary_version,
+            as_of=self.manifest.as_of,
+            fingerprint=self.job.fingerprint,
+            seed=self.job.seed,
+        )
+        curve = [record.model_dump_json() for record in state.curve]
+        return save_checkpoint(self.job.root, model, self.network.state_dict(), curve)
+
+    def _tally(self) -> Tally:
+        zeros_A = torch.zeros(len(self.objective.names), dtype=torch.float64)
+        return Tally(self.objective, zeros_A, zeros_A.clone())
+
+    def _choices(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
+        chance = {"seed": self.job.seed, "epoch": epoch}
+        is_masked_BT = masked_events(batch, mask_share=self.job.pretrain.mask_share, **chance)
+        return is_masked_BT, sees_events(batch, memory_dropout=self.job.model.memory_dropout, **chance)
+
+    def _next(self, batches: Iterator[Rows], tally: Tally) -> Batch | None:
+        started = time.monotonic()
+        rows = next(batches, None)
+        tally.waiting_seconds += time.monotonic() - started
+        if rows is None:
+            return None
+        tally.rows += len(rows["num_events"])
+        return batch_of(rows, self.manifest.layout, self.as_of_us)
+
+    def _all_rows(self, own_rows: int, reader: SequenceReader, split: Split) -> int:
+        """Rows that all ranks saw. Raises CasprError, on all ranks alike, unless every rank saw its own once."""
+        expected = reader.rows_by_rank[self.ranks.rank]
+        seen = torch.tensor([own_rows, abs(own_rows - expected)], dtype=torch.float64)
+        self.ranks.sum_(seen)
+        rows, wrong = int(seen[0]), int(seen[1])
+        if wrong or rows != sum(file.rows for file in self.manifest.of_split(split)):
+            raise CasprError(
+                f"{self.job.manifest_folder}: {split}: expected {reader.total_rows} customers an epoch, the reader "
+                f"gave {rows} ({wrong} lost or repeated); nothing was written; check the installed petastorm version"
+            )
+        return rows

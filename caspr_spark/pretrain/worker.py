@@ -1,0 +1,83 @@
+"""One worker of a training with several processes: `python -m caspr_spark.pretrain.worker SPEC.json`.
+
+It prints nothing of its own; rank 0 appends the epochs to progress.jsonl, from where the launcher tells them.
+"""
+
+import faulthandler
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from caspr_spark.errors import CasprError
+from caspr_spark.pretrain.job import EpochRecord, Job
+from caspr_spark.pretrain.ranks import open_ranks
+from caspr_spark.pretrain.trainer import train
+
+PROGRESS_FILE = "progress.jsonl"
+BEAT_FILE = "beat"
+ERROR_FILES = "error-*.json"
+BEAT_SECONDS = 1.0
+
+
+class Watchdog:
+    """Ends this process, with the place where each thread stood, when `beat` was not called for too long.
+
+    A rank that waits for one that is gone waits for ever: neither Horovod nor a feeder's thread gives up by itself.
+    """
+
+    def __init__(self, timeout_seconds: int, beat_file: Path) -> None:
+        self.timeout_seconds = timeout_seconds
+        self.beat_file = beat_file
+        self.last = -BEAT_SECONDS
+        self.beat()
+
+    def beat(self) -> None:
+        if time.monotonic() - self.last >= BEAT_SECONDS:
+            self.last = time.monotonic()
+            faulthandler.dump_traceback_later(self.timeout_seconds, exit=True)
+            self.beat_file.touch()
+
+    def stop(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def run_worker(job: Job) -> str | None:
+    """Train as one of the ranks. Returns the model version on rank 0, None on the others.
+
+    A CasprError is left as error-<rank>.json for the launcher, and raised.
+    """
+    work = job.work_folder
+    watchdog = Watchdog(job.pretrain.timeout_seconds, work / BEAT_FILE)
+    torch.set_num_threads(job.pretrain.threads)
+    ranks = open_ranks(job.pretrain.launcher, job.pretrain.timeout_seconds)
+
+    def tell(record: EpochRecord) -> None:
+        with (work / PROGRESS_FILE).open("a") as file:
+            file.write(record.model_dump_json() + "\n")
+
+    try:
+        if ranks.size != job.pretrain.num_workers:
+            raise CasprError(f"pretrain.num_workers is {job.pretrain.num_workers}, but {ranks.size} were started")
+        version = train(job, ranks, progress=tell, beat=watchdog.beat).model_version
+    except CasprError as error:
+        described = {"type": type(error).__name__, "message": str(error)}
+        (work / ERROR_FILES.replace("*", str(ranks.rank))).write_text(json.dumps(described))
+        raise
+    ranks.close()
+    watchdog.stop()
+    return version
+
+
+def run_worker_of(spec: str) -> str | None:
+    """`run_worker` for a job as JSON; what Spark's workers are given."""
+    return run_worker(Job.model_validate_json(spec))
+
+
+if __name__ == "__main__":
+    try:
+        run_worker_of(Path(sys.argv[1]).read_text())
+    except CasprError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
