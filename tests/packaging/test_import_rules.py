@@ -34,7 +34,7 @@ def test_each_rule_is_broken_by_what_it_forbids(tmp_path: Path) -> None:
         with (tmp_path / package / "__init__.py").open("a", encoding="utf-8") as module:
             module.write(f"\n{statement}\n")
     done = lint_imports(tmp_path)
-    verdicts = dict(re.findall(r"^(.*) (KEPT|BROKEN)(?: \(\d+ warnings?\))?$", done.stdout, flags=re.MULTILINE))
+    verdicts = dict(re.findall(r"^(.*) (KEPT|BROKEN)(?: \(.*\))?$", done.stdout, flags=re.MULTILINE))
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
     assert len(contracts) == len(VIOLATIONS)
