@@ -1,0 +1,217 @@
+"""Step 2: events -> sequences, with the vocabulary and scaling that a model is trained on."""
+
+from datetime import datetime
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from caspr_spark import __version__
+from caspr_spark.config import Config
+from caspr_spark.errors import CasprError, UnsafeError
+from caspr_spark.lineage import fingerprint
+from caspr_spark.manifest import (
+    CategoricalAttribute,
+    Layout,
+    Scaling,
+    SequenceManifest,
+    SetAttribute,
+    read_manifest,
+    sequences_folder,
+    write_manifest,
+)
+from caspr_spark.metrics import write_metrics
+from caspr_spark.sequences.assemble import customer_sequences, with_ids, with_set_ids
+from caspr_spark.sequences.files import has_manifest, remove_other_data, write_files
+from caspr_spark.sequences.timeline import is_held_out, newest_events, profiles_as_of, visible_events, with_time_parts
+from caspr_spark.sequences.vocabulary import (
+    categorical_scaling,
+    empty_vocabulary,
+    grown_vocabulary,
+    numerical_scaling,
+    value_counts,
+    vocabulary_hash,
+    vocabulary_sizes,
+)
+from caspr_spark.tables import last_commit_notes, read_table, table_exists, write_table
+from pipelines.build_events import event_contract, profile_contract
+from pipelines.summary import Summary
+from schemas.vocabulary import FIRST_VALUE_ID, SCALING, VOCABULARY
+
+
+def build_sequences(
+    spark: SparkSession, config: Config, as_of: datetime, *, fit_vocabulary: bool | None = None
+) -> Summary:
+    """Write the sequences as of `as_of`; where `fit_vocabulary`, grow the vocabulary and fit the scaling first.
+
+    Without a word on it, they are fitted only where there are none yet: a model in use needs the ones it was trained on.
+
+    Raises:
+        CasprError: there are no events before `as_of`.
+        UnsafeError: vocabulary and scaling are of different fits.
+    """
+    folder = sequences_folder(config.root, as_of)
+    fit = fit_vocabulary if fit_vocabulary is not None else not table_exists(spark, SCALING, config.root)
+    inputs = _inputs(spark, config, as_of)
+    if has_manifest(folder):
+        manifest = read_manifest(folder)
+        fitted = last_commit_notes(spark, SCALING, config.root).get("numbers", {})
+        current = fitted.get("vocabulary_version")
+        if manifest.fingerprint == inputs and manifest.vocabulary_version == current:
+            if not fit or fitted.get("inputs") == inputs:
+                return Summary("sequences", int(manifest.lineage["events"]), manifest.rows, changed=False)
+
+    events = visible_events(read_table(spark, event_contract(config), config.root), as_of=as_of)
+    events = with_time_parts(events, parts=config.sequences.time_parts, zone=config.sequences.time_zone)
+    profile_of = {name: profile for profile, table in config.profiles.items() for name in table.attributes}
+    profiles = profiles_as_of(
+        read_table(spark, profile_contract(config), config.root), as_of=as_of, attributes=profile_of
+    )
+    if fit:
+        _fit(spark, config, events, profiles, inputs)
+    vocabulary, scaling, version = _fitted(spark, config)
+    layout = _layout(config, vocabulary_sizes(vocabulary))
+
+    newest = newest_events(events, max_events=config.sequences.max_events).persist(StorageLevel.DISK_ONLY)
+    categorical = [attribute.name for attribute in layout.categorical]
+    with_event_ids = with_ids(newest, vocabulary, attributes=categorical)
+    with_event_ids = with_set_ids(with_event_ids, vocabulary, max_values={a.name: a.max_values for a in layout.sets})
+    with_profile_ids = with_ids(profiles, vocabulary, attributes=[a.name for a in layout.profile_categorical])
+    held_out = is_held_out(seed=config.seed, validation_share=config.sequences.validation_share)
+    sequences = customer_sequences(with_event_ids, with_profile_ids, layout=layout).withColumn(
+        "split", F.when(held_out, "validation").otherwise("training")
+    )
+    counts = newest.groupBy(F.when(held_out, "validation").otherwise("training").alias("split")).agg(
+        F.count_distinct("customer_id").alias("customers"), F.count(F.lit(1)).alias("events")
+    )
+    counted = {row["split"]: row for row in counts.collect()}
+    if not counted:
+        raise CasprError(f"no event before {as_of:%Y-%m-%dT%H:%M:%SZ} in {config.root}/events; choose a later --as-of")
+    num_events = sum(row["events"] for row in counted.values())
+    files = write_files(
+        sequences,
+        folder,
+        customers_per_row_group=config.sequences.customers_per_row_group,
+        num_customers={split: row["customers"] for split, row in counted.items()},
+        seed=config.seed,
+    )
+    newest.unpersist()
+    manifest = SequenceManifest(
+        as_of=as_of,
+        fingerprint=inputs,
+        layout=layout,
+        vocabulary_version=version,
+        scaling=scaling,
+        files=files,
+        lineage={"events": num_events, "program": __version__},
+    )
+    if manifest.rows != sum(row["customers"] for row in counted.values()):
+        raise CasprError(f"{folder}: {manifest.rows} customers were written, {counted} were found; nothing was published")
+    write_manifest(manifest, folder)
+    remove_other_data(folder, files)
+    metrics = {("customers", split): row["customers"] for split, row in counted.items()} | {("events", ""): num_events}
+    write_metrics(spark, metrics, config.root, as_of=as_of, run_id="", stage="sequences")
+    note = f"{manifest.rows:,} customers, {len(files)} files; vocabulary {'fitted' if fit else 'as it was'}"
+    return Summary("sequences", num_events, manifest.rows, (note,))
+
+
+def _inputs(spark: SparkSession, config: Config, as_of: datetime) -> str:
+    events = last_commit_notes(spark, event_contract(config), config.root)
+    profiles = last_commit_notes(spark, profile_contract(config), config.root)
+    return fingerprint(
+        events=events.get("made_from") or events.get("version"),
+        profiles=profiles.get("made_from") or profiles.get("version"),
+        as_of=as_of.isoformat(),
+        sequences=config.sequences.model_dump(),
+        attributes=[config.event_attributes, config.profile_attributes],
+        seed=config.seed,
+        program=__version__,
+    )
+
+
+def _fit(spark: SparkSession, config: Config, events: DataFrame, profiles: DataFrame, inputs: str) -> None:
+    held_out = is_held_out(seed=config.seed, validation_share=config.sequences.validation_share)
+    training = events.where(~held_out)
+    known_customers = training.select("customer_id").distinct()
+    training_profiles = profiles.join(known_customers, on="customer_id", how="left_semi")
+    names = _names(config)
+    counts = value_counts(training, categorical=names["categorical"], sets=names["sets"]).unionAll(
+        value_counts(training_profiles, categorical=names["profile_categorical"], sets=[])
+    )
+    counts = counts.persist()
+    exists = table_exists(spark, VOCABULARY, config.root)
+    known = read_table(spark, VOCABULARY, config.root) if exists else empty_vocabulary(spark)
+    grown = grown_vocabulary(known, counts, min_count=config.sequences.min_count)
+    write_table(grown, VOCABULARY, config.root, made_from=inputs)
+    vocabulary = read_table(spark, VOCABULARY, config.root)
+    scaling = (
+        numerical_scaling(training, numerical=names["numerical"])
+        .unionAll(numerical_scaling(training_profiles, numerical=names["profile_numerical"]))
+        .unionAll(
+            categorical_scaling(training, counts, vocabulary, categorical=names["categorical"], sets=names["sets"])
+        )
+        .unionAll(
+            categorical_scaling(
+                training_profiles, counts, vocabulary, categorical=names["profile_categorical"], sets=[]
+            )
+        )
+        .persist()
+    )
+    rows = sorted(tuple(row) for row in scaling.collect())
+    numbers = {"vocabulary_version": fingerprint(vocabulary=vocabulary_hash(vocabulary), scaling=rows), "inputs": inputs}
+    write_table(scaling, SCALING, config.root, made_from=inputs, numbers=numbers)
+    counts.unpersist()
+    scaling.unpersist()
+
+
+def _fitted(spark: SparkSession, config: Config) -> tuple[DataFrame, dict[str, Scaling], str]:
+    """The vocabulary, the scaling by attribute, and the version that names both."""
+    vocabulary_notes = last_commit_notes(spark, VOCABULARY, config.root)
+    scaling_notes = last_commit_notes(spark, SCALING, config.root)
+    if vocabulary_notes.get("made_from") != scaling_notes.get("made_from"):
+        raise UnsafeError(
+            f"{config.root}: vocabulary and scaling are of different fits (a fit was interrupted); "
+            "run build_sequences --fit-vocabulary and pretrain again"
+        )
+    rows = read_table(spark, SCALING, config.root).collect()
+    scaling = {row["attribute"]: Scaling(**{k: v for k, v in row.asDict().items() if k != "attribute"}) for row in rows}
+    return read_table(spark, VOCABULARY, config.root), scaling, scaling_notes["numbers"]["vocabulary_version"]
+
+
+def _names(config: Config) -> dict[str, list[str]]:
+    """Attribute names by the array they go to. The source and the calendar parts are categorical attributes too."""
+
+    def of_kind(attributes: dict[str, Any], kind: str) -> list[str]:
+        return [name for name, attribute in attributes.items() if attribute.kind == kind]
+
+    return {
+        "categorical": ["source", *config.sequences.time_parts, *of_kind(config.event_attributes, "categorical")],
+        "sets": of_kind(config.event_attributes, "set"),
+        "numerical": of_kind(config.event_attributes, "numerical"),
+        "profile_categorical": of_kind(config.profile_attributes, "categorical"),
+        "profile_numerical": of_kind(config.profile_attributes, "numerical"),
+    }
+
+
+def _layout(config: Config, sizes: dict[str, int]) -> Layout:
+    names = _names(config)
+
+    def categorical(attributes: list[str]) -> tuple[CategoricalAttribute, ...]:
+        return tuple(CategoricalAttribute(name=name, num_ids=sizes.get(name, FIRST_VALUE_ID)) for name in attributes)
+
+    return Layout(
+        max_events=config.sequences.max_events,
+        categorical=categorical(names["categorical"]),
+        sets=tuple(
+            SetAttribute(
+                name=name,
+                num_ids=sizes.get(name, FIRST_VALUE_ID),
+                max_values=config.event_attributes[name].max_values or 1,
+            )
+            for name in names["sets"]
+        ),
+        numerical=tuple(names["numerical"]),
+        profile_categorical=categorical(names["profile_categorical"]),
+        profile_numerical=tuple(names["profile_numerical"]),
+    )
