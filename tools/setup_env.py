@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -35,13 +36,22 @@ def main() -> int:
         return 2
     level = sys.argv[1]
     with Path(__file__).open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second make in this checkout waits here
+        one_at_a_time(lock)
         make_venv()
         install_packages(level)
         delta_jars()
         if level == "test":
             install_horovod()
     return 0
+
+
+def one_at_a_time(lock: IO[str]) -> None:
+    """A second make in this checkout waits for the first; the kernel frees the lock however a process ends."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("another make sets this environment up; waiting for it")
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def make_venv() -> None:
