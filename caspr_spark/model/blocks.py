@@ -6,13 +6,17 @@ from torch.nn import functional
 
 
 class Attention(nn.Module):
-    """Multi-head attention, equations 1 to 3 of the paper."""
+    """Multi-head attention, equations 1 to 3 of the paper.
+
+    Keys and values have no bias: the softmax cancels the one, `output.bias` can be the other. Its gradient would be
+    rounding alone, which Adam blows up to steps of full size.
+    """
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.output = nn.Linear(width, width)
 
     def forward(

@@ -12,7 +12,7 @@ class Pooling(nn.Module):
     def __init__(self, kind: Literal["attention", "mean", "last"], width: int) -> None:
         super().__init__()
         self.kind = kind
-        self.score = nn.Linear(width, 1) if kind == "attention" else None
+        self.score = nn.Linear(width, 1, bias=False) if kind == "attention" else None
 
     def forward(self, memory_BTD: Tensor, num_events_B: Tensor) -> Tensor:
         num_events = memory_BTD.shape[1]

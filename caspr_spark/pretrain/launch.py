@@ -34,6 +34,7 @@ from caspr_spark.pretrain.trainer import train
 from caspr_spark.pretrain.worker import BEAT_FILE, ERROR_FILES, PROGRESS_FILE, run_worker_of
 
 Progress = Callable[[EpochRecord], None]
+WORKER_MODULE = "caspr_spark.pretrain.worker"
 LOG_FILE, SPEC_FILE = "workers.log", "spec.json"
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30
@@ -166,7 +167,7 @@ def _in_processes(job: Job, progress: Progress) -> None:
 
 def _command(pretrain: PretrainSection, loopback: str) -> list[str]:
     size = str(pretrain.num_workers)
-    worker = ["-m", "caspr_spark.pretrain.worker"]
+    worker = ["-m", WORKER_MODULE]
     if pretrain.launcher == "horovod":
         start = ["-m", "horovod.runner.launch", "--gloo", "-np", size, "--network-interface", loopback]
         return [sys.executable, *start, sys.executable, *worker]

@@ -1,0 +1,136 @@
+"""Several processes train what one process trains. Nothing here is skipped: Horovod belongs to the test environment."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from caspr_spark.errors import CasprError, ConfigError, TemporaryError
+from caspr_spark.model.checkpoint import load_checkpoint
+from caspr_spark.pretrain import launch
+from caspr_spark.pretrain.job import EpochRecord
+from tests.pretrain.planted import FilePlan, model_section, pretrain_section, write_planted
+
+UNEVEN = [FilePlan("training", (40, 7, 25)), FilePlan("training", (3, 30)), FilePlan("validation", (20,))]
+"""Rank 0 of two reads 40 + 25 + 30 = 95 customers, rank 1 7 + 3 = 10; there is one validation row group."""
+ONE_BATCH = {"batch_size": 200, "max_epochs": 6, "patience": 6}
+
+
+def trained(folder: Path, root: Path, **changes: object) -> tuple[str, list[EpochRecord]]:
+    records: list[EpochRecord] = []
+    version = launch.pretrain(
+        folder,
+        model=model_section(),
+        pretrain=pretrain_section(**changes),
+        seed=3,
+        root=root,
+        progress=records.append,
+    )
+    return version, records
+
+
+def weights(root: Path, version: str) -> dict[str, torch.Tensor]:
+    return load_checkpoint(root / "checkpoints" / version).weights
+
+
+@pytest.fixture(scope="module")
+def sequences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("launch") / "sequences"
+    write_planted(folder, UNEVEN)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(
+    sequences: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, torch.Tensor], list[EpochRecord]]:
+    """Weights and curve of one process that takes all training customers at each step."""
+    root = tmp_path_factory.mktemp("alone")
+    version, records = trained(sequences, root, **ONE_BATCH)
+    return weights(root, version), records
+
+
+@pytest.mark.parametrize("launcher", ["horovod", "torchrun"])
+def test_two_ranks_with_uneven_row_groups_train_what_one_process_trains(
+    launcher: str,
+    sequences: Path,
+    alone: tuple[dict[str, torch.Tensor], list[EpochRecord]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+
+    version, records = trained(sequences, tmp_path, launcher=launcher, num_workers=2, **ONE_BATCH)
+
+    of_rank = [np.load(tmp_path / f"weights-{rank}.npy") for rank in (0, 1)]
+    np.testing.assert_array_equal(of_rank[0], of_rank[1])
+    weights_alone, records_alone = alone
+    assert [record.rows for record in records] == [105] * 6
+    np.testing.assert_allclose(
+        [[record.training_loss, record.validation_loss] for record in records],
+        [[record.training_loss, record.validation_loss] for record in records_alone],
+        rtol=1e-4,
+    )
+    for name, tensor in weights(tmp_path, version).items():
+        torch.testing.assert_close(tensor, weights_alone[name], rtol=0, atol=2e-4, msg=name)
+
+
+def test_f76_ranks_with_unequal_numbers_of_batches_do_not_wait_for_ever(sequences: Path, tmp_path: Path) -> None:
+    """Rank 0 has ten batches of 10, rank 1 one: it adds nothing to the other nine."""
+    _, records = trained(sequences, tmp_path, launcher="horovod", num_workers=2, batch_size=10, max_epochs=1)
+
+    assert [record.rows for record in records] == [105]
+
+
+def test_f16_a_killed_rank_ends_the_job_and_leaves_the_checkpoint_of_before(
+    sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = trained(sequences, tmp_path, max_epochs=1)
+    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+    monkeypatch.setenv("PROBE_KILLS_RANK", "1")
+
+    with pytest.raises(CasprError, match=r"launcher horovod: the workers failed"):
+        trained(sequences, tmp_path, launcher="horovod", num_workers=2, max_epochs=50, patience=50)
+
+    assert trained(sequences, tmp_path, max_epochs=1)[0] == before
+
+
+def test_a_workers_own_error_reaches_the_caller_with_its_class(tmp_path: Path) -> None:
+    write_planted(tmp_path / "sequences", [FilePlan("training", (20,)), FilePlan("validation", (5,))])
+
+    with pytest.raises(
+        ConfigError, match=r"2 workers need a row group .* found 1; lower sequences.customers_per_row_group"
+    ):
+        trained(tmp_path / "sequences", tmp_path, launcher="torchrun", num_workers=2)
+
+
+def test_single_launcher_with_two_workers_is_refused(sequences: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pretrain.num_workers"):
+        trained(sequences, tmp_path, num_workers=2)
+
+
+def test_two_trainings_of_one_root_do_not_mix(sequences: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+
+    with launch._only_one(tmp_path / "checkpoints"), pytest.raises(TemporaryError, match="another training"):
+        trained(sequences, tmp_path)
+
+
+@pytest.mark.slow
+def test_horovod_on_spark_trains_what_one_process_trains(
+    sequences: Path, alone: tuple[dict[str, torch.Tensor], list[EpochRecord]], tmp_path: Path
+) -> None:
+    from pyspark.sql import SparkSession
+
+    spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+    try:
+        version, records = trained(sequences, tmp_path, launcher="horovod_spark", num_workers=2, **ONE_BATCH)
+    finally:
+        spark.stop()
+
+    weights_alone, records_alone = alone
+    losses = [record.training_loss for record in records]
+    np.testing.assert_allclose(losses, [record.training_loss for record in records_alone], rtol=1e-4)
+    for name, tensor in weights(tmp_path, version).items():
+        torch.testing.assert_close(tensor, weights_alone[name], rtol=0, atol=2e-4, msg=name)
