@@ -1,4 +1,4 @@
-"""Tables that are rewritten group by group: one run's metrics, one task's scores. The same rows again commit nothing."""
+"""Tables rewritten group by group: one run's metrics, one task's scores. The same rows again commit nothing."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,6 @@ from datetime import datetime
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
 
 from caspr_spark.tables import check_columns, create_table, read_table, table_path
 from schemas.contract import Contract
@@ -19,9 +18,8 @@ Metrics = Mapping[tuple[str, str], float]
 def metric_rows(spark: SparkSession, metrics: Metrics, *, as_of: datetime, run_id: str, stage: str) -> DataFrame:
     """Numbers of one stage as RUN_METRICS. A number that is not finite is left out: it was not measured."""
     finite = [(metric, key, float(value)) for (metric, key), value in metrics.items() if math.isfinite(value)]
-    return spark.createDataFrame(finite, "metric string, key string, value double").select(
-        F.lit(as_of).alias("as_of"), F.lit(run_id).alias("run_id"), F.lit(stage).alias("stage"), "metric", "key", "value"
-    )
+    rows = spark.createDataFrame(finite, "metric string, key string, value double")
+    return rows.select(F.lit(as_of).alias("as_of"), F.lit(run_id).alias("run_id"), F.lit(stage).alias("stage"), "*")
 
 
 def write_metrics(

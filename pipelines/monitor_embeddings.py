@@ -92,9 +92,11 @@ def _volume(spark: SparkSession, config: Config, run: DataFrame, as_of: datetime
 
 
 def _distance_metrics(numbers: dict[str, float]) -> Metrics:
-    counts: Metrics = {(name, ""): numbers.pop(name) for name in ("num_compared", "num_zero", "num_not_finite")}
-    quantiles: Metrics = {("distance", name): value for name, value in numbers.items() if value is not None}
-    return {("drift_customers_" + name.removeprefix("num_"), key): value for (name, key), value in counts.items()} | quantiles
+    counts = {"num_compared", "num_zero", "num_not_finite"}
+    metrics: Metrics = {
+        ("distance", name): value for name, value in numbers.items() if name not in counts and value is not None
+    }
+    return metrics | {("drift_" + name.removeprefix("num_"), ""): numbers[name] for name in counts}
 
 
 def _coverage_note(metrics: Metrics) -> str:

@@ -40,8 +40,9 @@ def publish_embeddings(spark: SparkSession, config: Config, as_of: datetime) -> 
 
     run_id = newest["run_id"]
     crash_point("before_history")
+    numbers = {"rows": num_rows}
     write_table(
-        run, CUSTOMER_EMBEDDING_HISTORY, config.root, mode="append", made_from=run_id, numbers={"rows": num_rows}, once=run_id
+        run, CUSTOMER_EMBEDDING_HISTORY, config.root, mode="append", made_from=run_id, numbers=numbers, once=run_id
     )
     crash_point("after_history")
     create_table(spark, CUSTOMER_EMBEDDINGS, config.root)

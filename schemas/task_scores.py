@@ -8,10 +8,12 @@ TASK_SCORES = Contract(
         Column("task", "string", "name of the task in the configuration"),
         Column("as_of", "timestamp", "the cut (UTC, exclusive): features before, labels from here on"),
         Column("model_version", "string", "checkpoint of the embeddings"),
-        Column("arm", "string", "rfm, embedding or both"),
-        Column("head", "string", "logistic, lightgbm or best (chosen on validation)"),
+        Column(
+            "arm", "string", "rfm, embedding, both (concatenated) or fused (averaged); customers: counts of the split"
+        ),
+        Column("head", "string", "logistic, lightgbm or best (chosen on validation); empty for customers"),
         Column("split", "int", "number of the random split of customers"),
-        Column("metric", "string", "auroc or average_precision"),
+        Column("metric", "string", "auroc or average_precision; for customers num_train, num_test, positive_share"),
         Column("value", "double", "score on the split's test customers"),
     ),
     key=("task", "as_of", "model_version", "arm", "head", "split", "metric"),

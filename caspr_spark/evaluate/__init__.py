@@ -1,1 +1,1 @@
-"""Scores of the embeddings on tasks with a temporal cut-off, against a plain baseline."""
+"""Stage evaluate: what a vector knows of the future, next to hand-made features, on customers held out."""

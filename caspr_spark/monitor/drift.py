@@ -84,7 +84,8 @@ def drift_verdict(numbers: Mapping[str, Any], *, min_customers: int, max_median_
     """What `distance_numbers` mean."""
     num_compared = int(numbers["num_compared"])
     if num_compared < min_customers:
-        return Verdict(None, f"too few customers to compare ({num_compared} of at least {min_customers}), no verdict on drift")
+        found = f"{num_compared} of at least {min_customers}"
+        return Verdict(None, f"too few customers to compare ({found}), no verdict on drift")
     median = float(numbers["p50"])
     sides = f"median cosine distance {median:.4f} of {num_compared:,} customers to their previous vector"
     if median > max_median_distance:

@@ -29,11 +29,12 @@ def failed_checks(health: Mapping[str, Any], *, num_rows: int, size: int) -> lis
 
     `num_rows` is what the manifest of the run's sequences promises, `size` the configured length of a vector.
     """
-    found, smallest, largest = health["num_rows"], health["smallest_size"], health["largest_size"]
+    found, customers = health["num_rows"], health["num_customers"]
+    smallest, largest = health["smallest_size"], health["largest_size"]
     sizes = str(smallest) if smallest == largest else f"{smallest} to {largest}"
     failures = {
         f"rows_complete: expected {num_rows} rows, as the manifest says, found {found}": found != num_rows,
-        f"customer_unique: expected {found} customers, found {health['num_customers']}": health["num_customers"] != found,
+        f"customer_unique: expected {found} customers, found {customers}": customers != found,
         f"one_run: expected rows of one run, found {health['num_runs']} runs": health["num_runs"] > 1,
         f"vector_finite: {health['num_not_finite']} vectors hold NaN, infinity or null": health["num_not_finite"] > 0,
         f"vector_size: expected {size} numbers in a vector, found {sizes}": found > 0 and sizes != str(size),

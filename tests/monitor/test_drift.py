@@ -16,11 +16,11 @@ def vectors(spark: SparkSession, rows: dict[str, Any]) -> DataFrame:
 
 
 def test_distance_is_one_minus_cosine(spark: SparkSession) -> None:
-    newer = {"same": [1.0, 2.0], "longer": [2.0, 4.0], "right_angle": [0.0, 3.0], "opposite": [-1.0, 0.0], "60": [1.0, 0.0]}
-    older = {"same": [1.0, 2.0], "longer": [1.0, 2.0], "right_angle": [5.0, 0.0], "opposite": [7.0, 0.0], "60": [0.5, 0.75**0.5]}
+    newer = {"same": [1.0, 2.0], "longer": [2.0, 4.0], "90": [0.0, 3.0], "180": [-1.0, 0.0], "60": [1.0, 0.0]}
+    older = {"same": [1.0, 2.0], "longer": [1.0, 2.0], "90": [5.0, 0.0], "180": [7.0, 0.0], "60": [0.5, 0.75**0.5]}
     found = cosine_distances(vectors(spark, newer | {"new": [1.0, 1.0]}), vectors(spark, older | {"gone": [1.0, 1.0]}))
     distances = {row["customer_id"]: row["distance"] for row in found.collect()}
-    expected = {"same": 0, "longer": 0, "right_angle": 1, "opposite": 2, "60": 0.5}
+    expected = {"same": 0, "longer": 0, "90": 1, "180": 2, "60": 0.5}
     assert distances == pytest.approx(expected, abs=1e-7)
 
 
@@ -63,8 +63,8 @@ def test_f83_the_previous_run_is_the_newest_earlier_one_of_the_same_model(spark:
     def day(number: int) -> datetime:
         return datetime(2017, 10, number, tzinfo=UTC)
 
-    runs = [(1, "m1", "a"), (2, "m1", "b"), (3, "m2", "c"), (4, "m1", "d"), (4, "m1", "e"), (5, "m2", "f"), (6, "m3", "g")]
-    rows = [(f"{run_id}{customer}", day(number), model, run_id) for number, model, run_id in runs for customer in (1, 2)]
+    runs = [(1, "m1", "a"), (2, "m1", "b"), (3, "m2", "c"), (4, "m1", "d"), (4, "m1", "e"), (5, "m2", "f")]
+    rows = [(f"{run}{customer}", day(number), model, run) for number, model, run in runs for customer in (1, 2)]
     history = spark.createDataFrame(rows, "customer_id string, as_of timestamp, model_version string, run_id string")
 
     def previous(number: int, model: str) -> list[str]:

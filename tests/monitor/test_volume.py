@@ -27,12 +27,13 @@ def test_f40_unknown_values_are_counted_by_attribute(spark: SparkSession) -> Non
         ],
         "categorical array<int>, sets array<int>, profile_categorical array<int>",
     )
-    counted = {row["attribute"]: (row["num_unknown"], row["num_values"]) for row in unknown_counts(sequences, LAYOUT).collect()}
+    rows = unknown_counts(sequences, LAYOUT).collect()
+    counted = {row["attribute"]: (row["num_unknown"], row["num_values"]) for row in rows}
     assert counted == {"page": (2, 3), "store": (1, 2), "topics": (2, 5), "tags": (1, 2), "age": (1, 2)}
 
 
 def test_layout_without_categories_has_no_counts(spark: SparkSession) -> None:
-    nothing = Layout(max_events=2, categorical=(), sets=(), numerical=("x",), profile_categorical=(), profile_numerical=())
+    nothing = LAYOUT.model_copy(update={"categorical": (), "sets": (), "profile_categorical": ()})
     assert unknown_counts(spark.createDataFrame([([1.0],)], "numerical array<float>"), nothing).collect() == []
 
 

@@ -31,7 +31,7 @@ def config(tmp_path: Path) -> Config:
 def embed(spark: SparkSession, config: Config) -> Embed:
     """Write one run's `embeddings` as of a day of October 2017, and the manifest; returns the as_of."""
 
-    def write(vectors: Vectors, *, day: int, run_id: str, model_version: str = "m1", promised: int | None = None) -> datetime:
+    def write(vectors: Vectors, *, day: int, run_id: str, promised: int | None = None) -> datetime:
         as_of = datetime(2017, 10, day, tzinfo=UTC)
         rows = [(customer, [float(x) for x in vector]) for customer, vector in vectors.items()]
         run = spark.createDataFrame(rows, "customer_id string, embedding array<float>").select(
@@ -39,7 +39,7 @@ def embed(spark: SparkSession, config: Config) -> Embed:
             F.lit(as_of).alias("as_of"),
             F.timestamp_micros(F.unix_micros(F.lit(as_of)) - 1).alias("last_event_time"),
             F.lit(3).alias("num_events"),
-            F.lit(model_version).alias("model_version"),
+            F.lit("m1").alias("model_version"),
             F.lit(run_id).alias("run_id"),
         )
         write_table(run, EMBEDDINGS, config.root, made_from=run_id)

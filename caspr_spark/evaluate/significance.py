@@ -1,0 +1,52 @@
+"""Paired differences over random splits, with errors that know that the test sets overlap."""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from caspr_spark.evaluate.experiment import ARMS, CUSTOMERS, RFM
+from caspr_spark.evaluate.heads import Array
+
+TABLE_COLUMNS = ["task", "metric", "arm", "head", "mean", "standard_error"]
+TABLE_COLUMNS += ["difference_to_rfm", "difference_standard_error", "p_value"]
+_METRICS = ("auroc", "average_precision")
+_HEADS = ("best", "logistic", "lightgbm")
+
+
+def score_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """TASK_SCORES of one as_of and model -> TABLE_COLUMNS; the difference is to rfm with the same head.
+
+    Standard errors are Nadeau and Bengio's (2003), corrected for training and test sets that overlap between splits;
+    p is of a two-sided t test that the difference is zero. All are NaN for a single split.
+    """
+    rows = []
+    for task, of_task in scores.groupby("task", sort=True):
+        sizes = of_task[of_task["arm"] == CUSTOMERS].groupby("metric")["value"].mean()
+        test_to_train = sizes["num_test"] / sizes["num_train"]
+        splits = of_task.pivot_table(index="split", columns=["metric", "arm", "head"], values="value")
+        for metric, head, arm in [(metric, head, arm) for metric in _METRICS for head in _HEADS for arm in ARMS]:
+            values = splits[metric, arm, head].to_numpy()
+            line = [task, metric, arm, head, values.mean(), corrected_error(values, test_to_train)]
+            if arm == RFM:
+                rows.append([*line, np.nan, np.nan, np.nan])
+                continue
+            differences = values - splits[metric, RFM, head].to_numpy()
+            error = corrected_error(differences, test_to_train)
+            rows.append([*line, differences.mean(), error, p_value(differences.mean(), error, len(differences))])
+    return pd.DataFrame(rows, columns=TABLE_COLUMNS)
+
+
+def corrected_error(values: Array, test_to_train: float) -> float:
+    """Standard error of the mean over splits: sqrt((1 / n + n_test / n_train) * variance)."""
+    if len(values) < 2:
+        return float("nan")
+    return float(np.sqrt((1 / len(values) + test_to_train) * np.var(values, ddof=1)))
+
+
+def p_value(mean: float, error: float, num_splits: int) -> float:
+    """Two-sided, Student's t with one degree of freedom less than splits; 1 where the differences are all zero."""
+    if np.isnan(error):
+        return float("nan")
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * student.sf(abs(mean) / error, num_splits - 1))

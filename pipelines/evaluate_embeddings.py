@@ -1,0 +1,147 @@
+"""Step 7: published vectors and what happened next -> task_scores, against hand-made features."""
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from caspr_spark.config import Config, Task
+from caspr_spark.evaluate.experiment import EMBEDDING, RFM, Outcome, paired_scores, too_few
+from caspr_spark.evaluate.rfm import rfm_features
+from caspr_spark.evaluate.tasks import churn_labels, newest_event_time, refuse_leaks
+from caspr_spark.lineage import fingerprint
+from caspr_spark.manifest import read_manifest, sequences_folder
+from caspr_spark.metrics import replace_rows
+from caspr_spark.tables import last_commit_notes, read_table
+from pipelines.build_events import event_contract
+from pipelines.monitor_embeddings import published_run
+from pipelines.summary import Summary
+from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
+from schemas.task_scores import TASK_SCORES
+
+
+def evaluate_embeddings(spark: SparkSession, config: Config, as_of: datetime) -> Summary:
+    """Score every task of `evaluate.tasks` at the cut `as_of`, unless the same was scored before.
+
+    Raises:
+        UnsafeError: the vectors, or the model that made them, could have seen the future.
+        CasprError: no run was published for this as_of.
+    """
+    run_id, model_version = published_run(spark, config.root, as_of)
+    history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, config.root)
+    run = history.where(F.col("run_id") == run_id).select("customer_id", "embedding", "as_of")
+    _refuse_leaks(config.root, run, model_version=model_version, cut=as_of)
+    events = read_table(spark, event_contract(config), config.root)
+    events_made_from = last_commit_notes(spark, event_contract(config), config.root).get("made_from")
+
+    notes, changed, num_customers, num_scores = [], False, 0, 0
+    for name, task in config.evaluate.tasks.items():
+        end = as_of + timedelta(days=task.horizon_days)
+        newest = newest_event_time(events, source=task.source).first()
+        if newest is None or newest["microseconds"] is None or _utc(newest["microseconds"]) < end:
+            notes.append(f"{name}: skipped, the labels up to {end:%Y-%m-%d} are not known yet")
+            continue
+        made_from = fingerprint(
+            run=run_id,
+            events=events_made_from,
+            task=task.model_dump(),
+            evaluate=config.evaluate.model_dump(exclude={"tasks"}),
+            seed=config.seed,
+        )
+        place = evaluation_file(config.root, name, as_of)
+        known = read_evaluation(place)
+        if known.get("made_from") == made_from:
+            num_customers, num_scores = num_customers + known["num_customers"], num_scores + known["num_scores"]
+            continue
+        customers = labelled_customers(events, run, task=task, cut=as_of).toPandas().sort_values("customer_id")
+        if too_few(customers["label"].to_numpy()):
+            found = f"{int(customers['label'].sum())} of {len(customers)} customers"
+            notes.append(f"{name}: skipped, {found} have the label, too few to split")
+            continue
+        outcome = _outcome(customers, config)
+        scores = _score_rows(spark, outcome.scores, task=name, as_of=as_of, model_version=model_version)
+        replace_rows(scores, TASK_SCORES, config.root, {"task": name, "as_of": as_of, "model_version": model_version})
+        about = {"num_customers": len(customers), "num_scores": len(outcome.scores)}
+        _write_json(place, {"made_from": made_from, **about, "curves": outcome.curves})
+        changed, num_customers = True, num_customers + len(customers)
+        num_scores += len(outcome.scores)
+    return Summary("evaluate", num_customers, num_scores, tuple(notes), changed=changed)
+
+
+def labelled_customers(events: DataFrame, run: DataFrame, *, task: Task, cut: datetime) -> DataFrame:
+    """The population of a task that has a vector: customer_id, label, embedding and the RFM features."""
+    labels = churn_labels(
+        events, source=task.source, cut=cut, active_days=task.active_days, horizon_days=task.horizon_days
+    )
+    vectors = run.select("customer_id", "embedding")
+    features = rfm_features(events, source=task.source, money=task.money, cut=cut)
+    return labels.join(vectors, on="customer_id", how="inner").join(features, on="customer_id", how="inner")
+
+
+def task_score_table(spark: SparkSession, config: Config, as_of: datetime) -> pd.DataFrame:
+    """TASK_SCORES of the published run at `as_of`; empty where nothing was scored."""
+    _, model_version = published_run(spark, config.root, as_of)
+    scores = read_table(spark, TASK_SCORES, config.root)
+    return scores.where((F.col("as_of") == F.lit(as_of)) & (F.col("model_version") == model_version)).toPandas()
+
+
+def evaluation_file(root: str, task: str, as_of: datetime) -> Path:
+    """Where a task's ROC curves lie, for the report, with the fingerprint of what they were made from."""
+    return Path(root) / "report" / f"roc_{task}_{as_of:%Y%m%dT%H%M%SZ}.json"
+
+
+def read_evaluation(place: Path) -> dict[str, Any]:
+    """made_from, num_customers, num_scores and curves; empty where there are none."""
+    return dict(json.loads(place.read_text())) if place.exists() else {}
+
+
+def _refuse_leaks(root: str, run: DataFrame, *, model_version: str, cut: datetime) -> None:
+    card = json.loads((Path(root) / "checkpoints" / model_version / "model.json").read_text())
+    newest = run.agg(F.unix_micros(F.max("as_of")).alias("microseconds")).first()
+    assert newest is not None  # an aggregate without groups has one row
+    refuse_leaks(
+        cut=cut,
+        model=datetime.fromisoformat(card["as_of"]),
+        sequences=read_manifest(sequences_folder(root, cut)).as_of,
+        embedding=_utc(newest["microseconds"]),
+    )
+
+
+def _outcome(customers: pd.DataFrame, config: Config) -> Outcome:
+    hand_made = customers.drop(columns=["customer_id", "label", "embedding"]).to_numpy(dtype=float)
+    vectors = np.vstack(customers["embedding"].to_list()).astype(float)
+    return paired_scores(
+        {RFM: hand_made, EMBEDDING: vectors},
+        customers["label"].to_numpy(),
+        num_splits=config.evaluate.num_splits,
+        test_share=config.evaluate.test_share,
+        validation_share=config.evaluate.validation_share,
+        seed=config.seed,
+    )
+
+
+def _score_rows(
+    spark: SparkSession, scores: pd.DataFrame, *, task: str, as_of: datetime, model_version: str
+) -> DataFrame:
+    """Scores as TASK_SCORES."""
+    columns = "arm string, head string, split int, metric string, value double"
+    return spark.createDataFrame(list(scores.itertuples(index=False, name=None)), columns).select(
+        F.lit(task).alias("task"), F.lit(as_of).alias("as_of"), F.lit(model_version).alias("model_version"), "*"
+    )
+
+
+def _write_json(place: Path, content: dict[str, Any]) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_suffix(".part")
+    part.write_text(json.dumps(content))
+    os.replace(part, place)
+
+
+def _utc(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)

@@ -1,0 +1,60 @@
+"""Who is asked about, and what the answer is, at the borders of the windows."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pyspark.sql import SparkSession
+
+from caspr_spark.errors import UnsafeError
+from caspr_spark.evaluate.tasks import churn_labels, newest_event_time, refuse_leaks
+
+CUT = datetime(2017, 10, 2, tzinfo=UTC)
+DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
+
+
+def test_churn_is_no_purchase_from_the_cut_on_to_the_horizon(spark: SparkSession) -> None:
+    rows = [
+        ("stays", CUT - DAY, "shop"),
+        ("stays", CUT + 27 * DAY, "shop"),
+        ("churns", CUT - SECOND, "shop"),
+        ("back_at_the_cut", CUT - DAY, "shop"),
+        ("back_at_the_cut", CUT, "shop"),
+        ("back_at_the_end", CUT - DAY, "shop"),
+        ("back_at_the_end", CUT + 28 * DAY, "shop"),
+        ("back_before_the_end", CUT - DAY, "shop"),
+        ("back_before_the_end", CUT + 28 * DAY - SECOND, "shop"),
+        ("active_long_enough", CUT - 56 * DAY, "shop"),
+        ("active_too_early", CUT - 56 * DAY - SECOND, "shop"),
+        ("new", CUT, "shop"),
+        ("only_letters", CUT - DAY, "letters"),
+        ("gets_a_letter", CUT - DAY, "shop"),
+        ("gets_a_letter", CUT + DAY, "letters"),
+    ]
+    events = spark.createDataFrame(rows, "customer_id string, event_time timestamp, source string")
+    labels = churn_labels(events, source="shop", cut=CUT, active_days=56, horizon_days=28)
+    assert {row["customer_id"]: row["label"] for row in labels.collect()} == {
+        "stays": 0,
+        "churns": 1,
+        "back_at_the_cut": 0,
+        "back_at_the_end": 1,
+        "back_before_the_end": 0,
+        "active_long_enough": 1,
+        "gets_a_letter": 1,
+    }
+
+
+def test_newest_event_is_of_the_source(spark: SparkSession) -> None:
+    rows = [("ann", CUT, "shop"), ("ann", CUT + DAY, "letters")]
+    events = spark.createDataFrame(rows, "customer_id string, event_time timestamp, source string")
+    newest = newest_event_time(events, source="shop").collect()[0]["microseconds"]
+    assert newest == int(CUT.timestamp()) * 1_000_000
+    assert newest_event_time(events, source="none").collect()[0]["microseconds"] is None
+
+
+def test_f58_a_model_or_vector_of_after_the_cut_is_refused() -> None:
+    refuse_leaks(cut=CUT, model=CUT, sequences=CUT, embedding=CUT)
+    refuse_leaks(cut=CUT, model=CUT - DAY, sequences=CUT, embedding=CUT)
+    with pytest.raises(UnsafeError, match="trained on events up to 2017-10-03"):
+        refuse_leaks(cut=CUT, model=CUT + DAY, sequences=CUT, embedding=CUT)
+    with pytest.raises(UnsafeError, match=r"sequences are as of 2017-10-03.*vectors are as of 2017-10-01"):
+        refuse_leaks(cut=CUT, model=CUT, sequences=CUT + DAY, embedding=CUT - DAY)
