@@ -1,0 +1,6 @@
+"""spark-submit --py-files dist/caspr_spark.zip jobs/build_sequences.py --config conf/complete_journey.yaml --as-of 2017-10-02T00:00:00Z"""
+
+from jobs.cli import run_job
+
+if __name__ == "__main__":
+    run_job("build-sequences")

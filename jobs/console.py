@@ -1,0 +1,86 @@
+"""What the user sees: a line a step, a bar while a model trains, and what to do with the result."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from caspr_spark.pretrain.job import EpochRecord
+from pipelines.summary import Summary
+from schemas.embeddings import CUSTOMER_EMBEDDINGS
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def shown_step(name: str, step: Callable[[], Summary]) -> Summary:
+    """Run a step under a spinner, then print its line: rows in, rows out, seconds, and its notes."""
+    started = time.monotonic()
+    with console.status(f"{name} …") if console.is_terminal else _nothing():
+        summary = step()
+    seconds = time.monotonic() - started
+    rows = f"{summary.rows_in:>12,} in → {summary.rows_out:>10,} out"
+    state = f"{seconds:>7.1f} s" if summary.changed else f"{seconds:>7.1f} s  unchanged"
+    console.print(f"[bold]{name:<10}[/bold]{rows} {state}", markup=True)
+    for note in summary.notes:
+        colour = "yellow" if note.startswith("warning") else "dim"
+        console.print(f"           [{colour}]{escape(note)}[/{colour}]")
+    return summary
+
+
+class TrainingBar:
+    """A bar over the epochs; one line every few epochs where there is no terminal to draw on."""
+
+    def __init__(self, max_epochs: int) -> None:
+        self._max_epochs = max_epochs
+        self._bar: Progress | None = None
+
+    def __call__(self, record: EpochRecord) -> None:
+        loss = record.judged_loss
+        if not console.is_terminal:
+            if record.epoch % 5 == 1:
+                console.print(f"           [dim]epoch {record.epoch}: loss {loss:.3f}[/dim]")
+            return
+        if self._bar is None:
+            columns = (SpinnerColumn(), TextColumn("epoch {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.fields[loss]}"))
+            self._bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+            self._bar.add_task("", total=self._max_epochs, loss="")
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=record.epoch, loss=f"loss {loss:.3f}")
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def reading_commands(root: str) -> str:
+    """Three commands that read the feature table: with DuckDB, Polars and Spark."""
+    path = f"{root.rstrip('/')}/{CUSTOMER_EMBEDDINGS.name}"
+    python = _shown_python()
+    return "\n".join(
+        [
+            "Read the feature table:",
+            f"""  {python} -c "import duckdb, deltalake; t = deltalake.DeltaTable('{path}').to_pyarrow_dataset(); """
+            """print(duckdb.sql('select customer_id, num_events, last_event_time, embedding[1:4] from t limit 5'))\"""",
+            f"""  {python} -c "import polars; print(polars.read_delta('{path}').head())\"""",
+            f"""  {python} -c "from caspr_spark.session import spark_session; """
+            f"""spark_session('read', {{}}).read.format('delta').load('{path}').show(5)\"""",
+        ]
+    )
+
+
+def _shown_python() -> str:
+    """The interpreter as a user would type it: relative where it lies below the working directory."""
+    from pathlib import Path
+
+    python = Path(sys.executable)
+    return str(python.relative_to(Path.cwd())) if python.is_relative_to(Path.cwd()) else str(python)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
