@@ -1,5 +1,9 @@
 """Several processes train what one process trains. Nothing here is skipped: Horovod belongs to the test environment."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,16 +125,16 @@ def test_two_trainings_of_one_root_do_not_mix(sequences: Path, tmp_path: Path) -
 def test_horovod_on_spark_trains_what_one_process_trains(
     sequences: Path, alone: tuple[dict[str, torch.Tensor], list[EpochRecord]], tmp_path: Path
 ) -> None:
-    from pyspark.sql import SparkSession
+    """In a process of its own: it must not end the Spark session that other tests share."""
+    job = {"folder": str(sequences), "root": str(tmp_path), "changes": ONE_BATCH}
+    environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
+    command = [sys.executable, "-m", "tests.pretrain.spark_probe", json.dumps(job)]
 
-    spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
-    try:
-        version, records = trained(sequences, tmp_path, launcher="horovod_spark", num_workers=2, **ONE_BATCH)
-    finally:
-        spark.stop()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
+    assert done.returncode == 0, done.stderr[-3000:]
+    version, *losses = done.stdout.split()
     weights_alone, records_alone = alone
-    losses = [record.training_loss for record in records]
-    np.testing.assert_allclose(losses, [record.training_loss for record in records_alone], rtol=1e-4)
+    np.testing.assert_allclose(np.array(losses, float), [record.training_loss for record in records_alone], rtol=1e-4)
     for name, tensor in weights(tmp_path, version).items():
         torch.testing.assert_close(tensor, weights_alone[name], rtol=0, atol=2e-4, msg=name)
