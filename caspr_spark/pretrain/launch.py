@@ -184,33 +184,33 @@ def _in_spark(job: Job, progress: Progress) -> None:
     import horovod.spark
 
     is_local = context.master.startswith("local[")
-    failures: list[BaseException] = []
+    is_done, hangs = threading.Event(), list[str]()
 
-    def run() -> None:
-        try:
-            with (job.work_folder / LOG_FILE).open("w") as log:
-                horovod.spark.run(
-                    run_worker_of,
-                    args=(job.model_dump_json(),),
-                    num_proc=job.pretrain.num_workers,
-                    start_timeout=job.pretrain.timeout_seconds,
-                    use_gloo=True,
-                    stdout=log,
-                    stderr=log,
-                    verbose=0,
-                    nics={_loopback()} if is_local else None,
-                )
-        except BaseException as error:  # told by the thread that waits
-            failures.append(error)
+    def watch() -> None:
+        if hung := _watch(lambda: not is_done.is_set(), job, progress):
+            hangs.append(hung)
+            context.cancelAllJobs()
 
-    thread = threading.Thread(target=run, name="horovod.spark", daemon=True)
-    thread.start()
-    hung = _watch(thread.is_alive, job, progress)
-    if hung:
-        context.cancelAllJobs()
-        thread.join(GRACE_SECONDS)
-    if hung or failures:
-        raise _failure(job, hung or str(failures[0]))
+    watcher = threading.Thread(target=watch, name="pretrain progress", daemon=True)
+    watcher.start()
+    try:
+        with (job.work_folder / LOG_FILE).open("w") as log:
+            horovod.spark.run(  # it handles signals, so it must have the main thread
+                run_worker_of,
+                args=(job.model_dump_json(),),
+                num_proc=job.pretrain.num_workers,
+                start_timeout=job.pretrain.timeout_seconds,
+                use_gloo=True,
+                stdout=log,
+                stderr=log,
+                verbose=0,
+                nics={_loopback()} if is_local else None,
+            )
+    except Exception as error:  # horovod raises Exception itself
+        raise _failure(job, hangs[0] if hangs else str(error)) from error
+    finally:
+        is_done.set()
+        watcher.join()
 
 
 def _watch(is_running: Callable[[], bool], job: Job, progress: Progress) -> str:

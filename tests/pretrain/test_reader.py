@@ -81,16 +81,29 @@ def test_more_ranks_than_row_groups_are_a_mistake_for_training_and_none_for_vali
     assert [len(keys(one.batches(4, shuffle_seed=None))) for one in validation] == [9, 0, 0]
 
 
-PAYLOAD = b"cposix\nsystem\n(S'touch %s'\ntR."
-"""A pickle that runs a shell command where it is loaded; Petastorm loads such things."""
+UNISCHEMA = b"dataset-toolkit.unischema.v1"
+PAYLOAD = b"cbuiltins\nopen\n(S'%s'\nS'w'\ntR."
+"""A pickle that makes a file where it is loaded. Petastorm loads it, for it is `builtins` only."""
+
+
+def test_f90_the_payload_works_on_petastorm_itself(folder: Path) -> None:
+    """Otherwise the next test would show nothing."""
+    from petastorm.etl.dataset_metadata import get_schema_from_dataset_url
+
+    marker = folder.parent / "marker"
+    pq.write_metadata(
+        pa.schema([("a", pa.int64())], {UNISCHEMA: PAYLOAD % str(marker).encode()}), folder / "_common_metadata"
+    )
+
+    get_schema_from_dataset_url(f"file://{folder}")
+
+    assert marker.exists()
 
 
 @pytest.mark.parametrize("name", ["_common_metadata", "_metadata"])
 def test_f90_a_folder_with_petastorms_metadata_is_refused_before_it_is_opened(folder: Path, name: str) -> None:
     marker = folder.parent / "marker"
-    payload = PAYLOAD % str(marker).encode()
-    schema = pa.schema([("customer_key", pa.int64())], metadata={b"dataset-toolkit.unischema.v1": payload})
-    pq.write_metadata(schema, folder / name)
+    pq.write_metadata(pa.schema([("a", pa.int64())], {UNISCHEMA: PAYLOAD % str(marker).encode()}), folder / name)
 
     with pytest.raises(UnsafeError, match=f"{name}: such a file can make the reader run code"):
         reader(folder)
