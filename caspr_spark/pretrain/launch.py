@@ -1,7 +1,7 @@
 """Stage pretrain as one function: `pretrain`. It starts the workers, tells their progress and ends them if they hang.
 
-Workers on one host talk over the loopback interface only: the rendezvous of Horovod is an open door to whoever can
-reach it.
+Workers on one host exchange data over the loopback interface. The servers by which they find one another (Horovod's
+and torch's) listen on every interface all the same and ask nobody who they are: train where the network is private.
 """
 
 import contextlib

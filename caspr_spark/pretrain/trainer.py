@@ -1,6 +1,7 @@
 """The training loop, the same for one process and for many. It reads top to bottom; start at `train`."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,6 +61,10 @@ def train(
             seconds=time.monotonic() - started,
             waiting_share=training.waiting_seconds / max(time.monotonic() - started, 1e-9),
         )
+        if not math.isfinite(record.judged_loss):
+            raise CasprError(
+                f"pretrain: epoch {epoch}: the validation loss is {record.judged_loss}; nothing was written"
+            )
         if state.best is None or record.judged_loss < state.best.judged_loss:
             record = record.model_copy(update={"is_best": True})
             state.best_W = trainer.flat.weights_W.detach().clone()

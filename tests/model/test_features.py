@@ -160,7 +160,7 @@ def test_a_decoder_that_sees_no_events_learns_of_them_by_the_customer_vector_alo
 def test_padding_embeds_to_zero_and_a_set_is_its_sum_over_root_n() -> None:
     torch.manual_seed(0)
     vectors, one = EventVectors(LAYOUT, SCALING), batch()
-    table_VF = vectors.set_embeddings[0].weight
+    table_VF = vectors.state_dict()["set_embeddings.0.weight"]
 
     events_BTF = vectors(one)
 

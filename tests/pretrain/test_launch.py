@@ -72,8 +72,8 @@ def test_two_ranks_with_uneven_row_groups_train_what_one_process_trains(
     weights_alone, records_alone = alone
     assert [record.rows for record in records] == [105] * 6
     np.testing.assert_allclose(
-        [[record.training_loss, record.validation_loss] for record in records],
-        [[record.training_loss, record.validation_loss] for record in records_alone],
+        [[record.training_loss, record.judged_loss] for record in records],
+        [[record.training_loss, record.judged_loss] for record in records_alone],
         rtol=1e-4,
     )
     for name, tensor in weights(tmp_path, version).items():
@@ -92,12 +92,25 @@ def test_f16_a_killed_rank_ends_the_job_and_leaves_the_checkpoint_of_before(
 ) -> None:
     before, _ = trained(sequences, tmp_path, max_epochs=1)
     monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
-    monkeypatch.setenv("PROBE_KILLS_RANK", "1")
+    monkeypatch.setenv("PROBE_RANK", "1")
+    monkeypatch.setenv("PROBE_MISFORTUNE", "dies")
 
     with pytest.raises(CasprError, match=r"launcher horovod: the workers failed"):
         trained(sequences, tmp_path, launcher="horovod", num_workers=2, max_epochs=50, patience=50)
 
     assert trained(sequences, tmp_path, max_epochs=1)[0] == before
+
+
+def test_f16_a_rank_that_hangs_ends_the_job_after_the_timeout(
+    sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+    monkeypatch.setenv("PROBE_RANK", "1")
+    monkeypatch.setenv("PROBE_MISFORTUNE", "hangs")
+
+    with pytest.raises(CasprError, match=r"launcher horovod: the workers failed"):
+        trained(sequences, tmp_path, launcher="horovod", num_workers=2, max_epochs=50, timeout_seconds=12)
+    assert not (tmp_path / "checkpoints" / "current.json").exists()
 
 
 def test_a_workers_own_error_reaches_the_caller_with_its_class(tmp_path: Path) -> None:

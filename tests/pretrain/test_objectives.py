@@ -75,6 +75,7 @@ def slow_loss(network: Network, one: Batch, is_masked_BT: torch.Tensor, sees_B: 
     decoded = iter(network(one, is_masked_BT, sees_B).detach().double())
     losses: dict[str, list[float]] = {name: [] for name in ("shop", "colour", "labels", "amount", "refund")}
     heads = network.heads.double()
+    assert heads.numerical is not None
     for customer, event in is_masked_BT.nonzero().tolist():
         guess = next(decoded)
         for position, name in enumerate(("shop", "colour")):
@@ -89,8 +90,8 @@ def slow_loss(network: Network, one: Batch, is_masked_BT: torch.Tensor, sees_B: 
         for position, name in enumerate(("amount", "refund")):
             raw = one.numerical_BTN[customer, event, position].item()
             if not math.isnan(raw):
-                scaled = math.copysign(math.log1p(abs(raw)), raw) - SCALING[name].mean
-                target = max(-5.0, min(5.0, scaled / SCALING[name].standard_deviation))
+                scaled = math.copysign(math.log1p(abs(raw)), raw) - (SCALING[name].mean or 0)
+                target = max(-5.0, min(5.0, scaled / (SCALING[name].standard_deviation or 0)))
                 losses[name].append((heads.numerical(guess)[position].item() - target) ** 2)
     heads.float()
     return {name: float(np.mean(values)) / SCALING[name].constant_loss for name, values in losses.items()}
