@@ -18,7 +18,7 @@ from caspr_spark.evaluate.tasks import churn_labels, newest_event_time, refuse_l
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.metrics import replace_rows
-from caspr_spark.tables import last_commit_notes, read_table
+from caspr_spark.tables import create_table, last_commit_notes, read_table
 from pipelines.build_events import event_contract
 from pipelines.monitor_embeddings import published_run
 from pipelines.summary import Summary
@@ -40,6 +40,7 @@ def evaluate_embeddings(spark: SparkSession, config: Config, as_of: datetime) ->
     events = read_table(spark, event_contract(config), config.root)
     events_made_from = last_commit_notes(spark, event_contract(config), config.root).get("made_from")
 
+    num_scored = task_score_table(spark, config, as_of)["task"].value_counts().to_dict()
     notes, changed, num_customers, num_scores = [], False, 0, 0
     for name, task in config.evaluate.tasks.items():
         end = as_of + timedelta(days=task.horizon_days)
@@ -56,7 +57,7 @@ def evaluate_embeddings(spark: SparkSession, config: Config, as_of: datetime) ->
         )
         place = evaluation_file(config.root, name, as_of)
         known = read_evaluation(place)
-        if known.get("made_from") == made_from:
+        if known.get("made_from") == made_from and num_scored.get(name) == known["num_scores"]:
             num_customers, num_scores = num_customers + known["num_customers"], num_scores + known["num_scores"]
             continue
         customers = labelled_customers(events, run, task=task, cut=as_of).toPandas().sort_values("customer_id")
@@ -87,6 +88,7 @@ def labelled_customers(events: DataFrame, run: DataFrame, *, task: Task, cut: da
 def task_score_table(spark: SparkSession, config: Config, as_of: datetime) -> pd.DataFrame:
     """TASK_SCORES of the published run at `as_of`; empty where nothing was scored."""
     _, model_version = published_run(spark, config.root, as_of)
+    create_table(spark, TASK_SCORES, config.root)
     scores = read_table(spark, TASK_SCORES, config.root)
     return scores.where((F.col("as_of") == F.lit(as_of)) & (F.col("model_version") == model_version)).toPandas()
 

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from caspr_spark.config import Config
 from caspr_spark.errors import CasprError, DriftAlert
@@ -28,7 +29,7 @@ def monitor_embeddings(spark: SparkSession, config: Config, as_of: datetime) -> 
     """
     run_id, model_version = published_run(spark, config.root, as_of)
     history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, config.root)
-    run = history.where(history.run_id == run_id)
+    run = history.where(F.col("run_id") == run_id)
     metrics = _volume(spark, config, run, as_of)
     notes = [_coverage_note(metrics)]
 
@@ -55,14 +56,19 @@ def monitor_embeddings(spark: SparkSession, config: Config, as_of: datetime) -> 
 
 
 def published_run(spark: SparkSession, root: str, as_of: datetime) -> tuple[str, str]:
-    """run_id and model_version of the published run at `as_of`, of the model that `embeddings` was made with.
+    """run_id and model_version of the published run at `as_of`: the one in `embeddings`, or another of its model.
 
     Raises:
         CasprError: there is none.
     """
-    model = read_table(spark, EMBEDDINGS, root).select("model_version").first()
+    at = F.col("as_of") == F.lit(as_of)
+    newest = read_table(spark, EMBEDDINGS, root).select("run_id", "model_version", at.alias("is_here")).first()
     history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, root)
-    run = None if model is None else run_at(history, as_of=as_of, model_version=model["model_version"]).first()
+    run = None
+    if newest is not None and newest["is_here"]:
+        run = history.where(F.col("run_id") == newest["run_id"]).first()
+    elif newest is not None:
+        run = run_at(history, as_of=as_of, model_version=newest["model_version"]).first()
     if run is None:
         raise CasprError(
             f"{table_path(CUSTOMER_EMBEDDING_HISTORY, root)}: no run of the present model as of {as_of.isoformat()}; "

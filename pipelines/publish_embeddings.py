@@ -30,17 +30,19 @@ def publish_embeddings(spark: SparkSession, config: Config, as_of: datetime) -> 
         CasprError: `embeddings` holds the run of another as_of, and this one was never published.
     """
     before = _versions(spark, config.root)
-    run = read_table(spark, EMBEDDINGS, config.root)
-    newest = run.select("run_id", "model_version").where(F.col("as_of") == F.lit(as_of)).first()
-    if newest is None and not run.isEmpty():
-        return _already_published(spark, config.root, as_of)
-    num_rows = _checked_rows(run, config, as_of)
-    if newest is None:
+    embedded = read_table(spark, EMBEDDINGS, config.root)
+    if not embedded.isEmpty() and embedded.where(F.col("as_of") == F.lit(as_of)).isEmpty():
+        run = _recorded_run(spark, config.root, as_of)
+        num_rows = run.count()
+    else:
+        run = embedded
+        num_rows = _checked_rows(run, config, as_of)
+    first = run.select("run_id").first()
+    if first is None:
         return Summary("publish", 0, 0, ("no customer to publish",), changed=False)
 
-    run_id = newest["run_id"]
     crash_point("before_history")
-    numbers = {"rows": num_rows}
+    run_id, numbers = first["run_id"], {"rows": num_rows}
     write_table(
         run, CUSTOMER_EMBEDDING_HISTORY, config.root, mode="append", made_from=run_id, numbers=numbers, once=run_id
     )
@@ -66,12 +68,16 @@ def _checked_rows(run: DataFrame, config: Config, as_of: datetime) -> int:
     return int(health["num_rows"])
 
 
-def _already_published(spark: SparkSession, root: str, as_of: datetime) -> Summary:
-    """Nothing to do for an as_of whose run was published before `embeddings` was overwritten by another's."""
+def _recorded_run(spark: SparkSession, root: str, as_of: datetime) -> DataFrame:
+    """The run that history holds of an as_of whose `embeddings` were overwritten since by another's.
+
+    Whoever was killed between history and latest then finishes from history; otherwise nothing is left to do.
+    """
     if table_exists(spark, CUSTOMER_EMBEDDING_HISTORY, root):
         history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, root)
-        if num_rows := history.where(F.col("as_of") == F.lit(as_of)).count():
-            return Summary("publish", num_rows, num_rows, changed=False)
+        at_as_of = history.where(F.col("as_of") == F.lit(as_of))
+        if (last := at_as_of.agg(F.max("run_id").alias("run_id")).first()) is not None and last["run_id"] is not None:
+            return at_as_of.where(F.col("run_id") == last["run_id"])
     raise CasprError(
         f"{table_path(EMBEDDINGS, root)}: expected the run as of {as_of.isoformat()}, found another; "
         "run embed_customers for this as_of first"

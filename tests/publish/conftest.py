@@ -20,11 +20,16 @@ Embed = Callable[..., datetime]
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
-    """A configuration of vectors of two numbers, below a root of its own."""
+def overlays(tmp_path: Path) -> list[Path]:
+    """Configuration files for vectors of two numbers, below a root of their own."""
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(f"root: {tmp_path / 'root'}\nmodel: {{embedding_size: 2}}\n")
-    return load_config([COMPLETE_JOURNEY, overlay])
+    return [COMPLETE_JOURNEY, overlay]
+
+
+@pytest.fixture
+def config(overlays: list[Path]) -> Config:
+    return load_config(overlays)
 
 
 @pytest.fixture

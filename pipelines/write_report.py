@@ -1,0 +1,251 @@
+"""The report: everything that the tables say about one published run, as one HTML page."""
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from caspr_spark import __version__
+from caspr_spark.config import Config
+from caspr_spark.evaluate.significance import score_table
+from caspr_spark.lineage import fingerprint
+from caspr_spark.monitor import pictures, samples
+from caspr_spark.monitor.drift import QUANTILES, cosine_distances, previous_run
+from caspr_spark.monitor.report import Account, Neighbour, Page, Shown, made_from, nearest, page_html, places
+from caspr_spark.tables import last_commit_notes, read_table, table_exists
+from pipelines.build_events import event_contract
+from pipelines.evaluate_embeddings import evaluation_file, read_evaluation, task_score_table
+from pipelines.monitor_embeddings import published_run
+from pipelines.summary import Summary
+from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
+from schemas.run_metrics import RUN_METRICS
+
+REPORT_FILE = "index.html"
+_NUM_CHOSEN, _NUM_NEIGHBOURS, _NUM_VALUES = 3, 3, 5
+_CHOSEN_AT = (0.3, 0.6, 0.9)
+"""The customers whose neighbours are shown stand here in the order of money."""
+
+
+def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summary:
+    """Write `report/index.html` below the root, unless it was made from the same inputs.
+
+    Raises:
+        CasprError: no run was published for this as_of.
+    """
+    run_id, model_version = published_run(spark, config.root, as_of)
+    metrics = _metrics(spark, config.root, as_of, run_id)
+    scores = task_score_table(spark, config, as_of)
+    curve = Path(config.root) / "checkpoints" / model_version / "curve.jsonl"
+    evaluations = {
+        name: found
+        for name in config.evaluate.tasks
+        if (found := read_evaluation(evaluation_file(config.root, name, as_of)))
+    }
+    inputs = fingerprint(
+        version=__version__,
+        run=run_id,
+        events=last_commit_notes(spark, event_contract(config), config.root).get("made_from"),
+        metrics=metrics.values.tolist(),
+        scores=sorted(map(str, scores.values.tolist())),
+        curve=curve.read_text() if curve.exists() else "",
+        evaluations=evaluations,
+        settings=[config.dataset, config.report.model_dump(), config.monitor.model_dump(), config.seed],
+    )
+    place = Path(config.root) / "report" / REPORT_FILE
+    if place.exists() and made_from(place.read_text(encoding="utf-8")) == inputs:
+        return Summary("report", 1, 1, changed=False)
+
+    history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, config.root)
+    run = history.where(F.col("run_id") == run_id)
+    older = previous_run(history, as_of=as_of, model_version=model_version)
+    events = read_table(spark, event_contract(config), config.root)
+    lengths = run.select("num_events").toPandas()["num_events"]
+    distances = cosine_distances(run, older).select("distance").toPandas()["distance"].astype(float)
+    customers = _customers(run, events, config, as_of)
+    shown = {
+        "events": _events_picture(events, as_of),
+        "lengths": Shown(pictures.sequence_lengths(lengths, max_events=config.sequences.max_events)),
+        "curve": _curve_picture(curve),
+        "map": _map_picture(customers, config),
+        "drift": _drift_picture(distances, limit=config.monitor.max_median_distance),
+        **_roc_pictures(evaluations, scores),
+    }
+    page = Page(
+        facts={
+            "data set": config.dataset,
+            "as of (UTC, exclusive)": f"{as_of:%Y-%m-%d %H:%M}",
+            "customers embedded": f"{len(lengths):,}",
+            "run": run_id,
+            "model": model_version,
+        },
+        made_from=inputs,
+        accounts=_accounts(metrics),
+        pictures=shown,
+        drift_text=_drift_text(distances),
+        drift_quantiles=_drift_quantiles(distances),
+        neighbours=_neighbours(customers, events, config, as_of),
+        money_name=config.report.money or "money",
+        scores=[line.to_dict() for _, line in score_table(scores).iterrows()] if len(scores) else [],
+        unknown_shares=_of_metric(metrics, "unknown_share"),
+        missing={
+            "accounts": "No row account: build_events has not run with this table of metrics.",
+            "neighbours": "No neighbours: fewer than two customers have a vector and events.",
+            "scores": "No scores: no task is configured, or its labels were not known yet, or evaluate has not run.",
+            "unknown_shares": "No shares: no categorical attribute has a value, or monitor has not run.",
+        },
+    )
+    _write_text(place, page_html(page))
+    return Summary("report", len(lengths), 1, changed=True)
+
+
+def _metrics(spark: SparkSession, root: str, as_of: datetime, run_id: str) -> pd.DataFrame:
+    """stage, metric, key, value of the run, and of the events stage at the newest as_of that has them."""
+    if not table_exists(spark, RUN_METRICS, root):
+        return pd.DataFrame(columns=["stage", "metric", "key", "value"])
+    metrics = read_table(spark, RUN_METRICS, root)
+    of_events = metrics.where((F.col("stage") == "events") & (F.col("as_of") <= F.lit(as_of)))
+    newest = of_events.join(of_events.agg(F.max("as_of").alias("as_of")), on="as_of", how="left_semi")
+    of_run = metrics.where((F.col("as_of") == F.lit(as_of)) & (F.col("run_id") == run_id))
+    columns = ["stage", "metric", "key", "value"]
+    return newest.unionByName(of_run).select(*columns).toPandas().sort_values(columns, ignore_index=True)
+
+
+def _of_metric(metrics: pd.DataFrame, name: str) -> dict[str, float]:
+    found = metrics[metrics["metric"] == name]
+    return dict(zip(found["key"], found["value"], strict=True))
+
+
+def _accounts(metrics: pd.DataFrame) -> list[Account]:
+    counts = {ending: _of_metric(metrics, f"rows_{ending}") for ending in ("read", "taken", "duplicate", "rejected")}
+    rejected = _of_metric(metrics, "rows_rejected_by_reason")
+    accounts = []
+    for source in sorted(counts["read"], key=lambda name: -counts["read"][name]):
+        numbers = {ending: int(of_source.get(source, 0)) for ending, of_source in counts.items()}
+        prefix = f"{source}: "
+        reasons = {key.removeprefix(prefix): int(num) for key, num in rejected.items() if key.startswith(prefix)}
+        text = ", ".join(f"{reason} {num:,}" for reason, num in reasons.items())
+        accounts.append(Account(source=source, reasons=text, **numbers))
+    return accounts
+
+
+def _events_picture(events: DataFrame, as_of: datetime) -> Shown:
+    daily = samples.daily_events(events).toPandas()
+    if daily.empty:
+        return Shown(missing="No picture: there are no events.")
+    return Shown(pictures.events_over_time(daily, as_of=as_of))
+
+
+def _curve_picture(curve: Path) -> Shown:
+    if not curve.exists() or not (lines := curve.read_text().splitlines()):
+        return Shown(missing="No picture: the checkpoint has no training curve.")
+    return Shown(pictures.training_curve(pd.DataFrame([json.loads(line) for line in lines])))
+
+
+def _customers(run: DataFrame, events: DataFrame, config: Config, as_of: datetime) -> pd.DataFrame:
+    """The sample that is drawn, ordered by customer; vectors that are not finite are left out."""
+    sample = samples.sampled_customers(
+        run, events, money=config.report.money, as_of=as_of, size=config.report.max_points
+    )
+    customers = sample.toPandas().sort_values("customer_id", ignore_index=True)
+    is_finite = [bool(np.isfinite(vector).all()) for vector in customers["embedding"]]
+    return customers[is_finite].reset_index(drop=True)
+
+
+def _vectors(customers: pd.DataFrame) -> Any:
+    return np.vstack(customers["embedding"].to_list()).astype(float)
+
+
+def _map_picture(customers: pd.DataFrame, config: Config) -> Shown:
+    if len(customers) < 3:
+        return Shown(missing="No picture: fewer than three customers have a vector and events.")
+    column, name = ("money", f"{config.report.money} before the as-of time") if config.report.money else (
+        "num_events", "number of events"
+    )  # fmt: skip
+    return Shown(
+        pictures.customer_map(
+            places(_vectors(customers), seed=config.seed),
+            money=customers[column].to_numpy(dtype=float),
+            money_name=name,
+            recency_days=customers["recency_days"].to_numpy(dtype=float),
+        )
+    )
+
+
+def _neighbours(customers: pd.DataFrame, events: DataFrame, config: Config, as_of: datetime) -> list[list[Neighbour]]:
+    """The chosen customers, each followed by its nearest in the sample."""
+    if len(customers) < 2:
+        return []
+    vectors, by_money = _vectors(customers), customers.sort_values(["money", "customer_id"]).index
+    chosen = list(dict.fromkeys(int(by_money[int(share * (len(by_money) - 1))]) for share in _CHOSEN_AT))
+    groups = [[(position, 1.0), *nearest(vectors, position, num=_NUM_NEIGHBOURS)] for position in chosen]
+    values: dict[str, list[tuple[str, int]]] = {}
+    if config.report.describe_by:
+        shown = customers.loc[sorted({position for group in groups for position, _ in group}), ["customer_id"]]
+        typical = samples.typical_values(
+            events,
+            events.sparkSession.createDataFrame(
+                [(customer,) for customer in shown["customer_id"]], "customer_id string"
+            ),
+            attribute=config.report.describe_by,
+            as_of=as_of,
+            num_values=_NUM_VALUES,
+        )
+        for row in typical.orderBy("customer_id", "rank").collect():
+            values.setdefault(row["customer_id"], []).append((row["value"], int(row["times"])))
+    return [
+        [_neighbour(customers.loc[position], similarity, values) for position, similarity in group] for group in groups
+    ]
+
+
+def _neighbour(customer: Any, similarity: float, values: dict[str, list[tuple[str, int]]]) -> Neighbour:
+    return Neighbour(
+        customer_id=customer["customer_id"],
+        similarity=similarity,
+        money=float(customer["money"]),
+        num_events=int(customer["num_events"]),
+        recency_days=float(customer["recency_days"]),
+        values=tuple(values.get(customer["customer_id"], [])),
+    )
+
+
+def _roc_pictures(evaluations: dict[str, dict[str, Any]], scores: pd.DataFrame) -> dict[str, Shown]:
+    best = scores[(scores["head"] == "best") & (scores["metric"] == "auroc")]
+    means = best.groupby(["task", "arm"])["value"].mean()
+    return {
+        f"roc: {task}": Shown(pictures.roc_curves(found["curves"], auroc=means[task].to_dict()))
+        for task, found in evaluations.items()
+        if task in means
+    }
+
+
+def _drift_picture(distances: pd.Series, *, limit: float) -> Shown:
+    if not distances.notna().any():
+        return Shown(missing="No picture: there is no earlier run of this model to compare with.")
+    return Shown(pictures.drift_histogram(distances.dropna(), limit=limit))
+
+
+def _drift_text(distances: pd.Series) -> str:
+    if distances.empty:
+        return "This is the first published run of its model. Vectors of different models are never compared."
+    left_out = int(distances.isna().sum())
+    moved = f"the vectors of {len(distances) - left_out:,} customers moved"
+    text = f"How far {moved} since the previous run of the same model."
+    return f"{text} {left_out:,} vectors that are zero or not finite were left out." if left_out else text
+
+
+def _drift_quantiles(distances: pd.Series) -> dict[str, float]:
+    known = distances.dropna()
+    return {f"{share:.0%}": float(known.quantile(share)) for share in QUANTILES.values()} if len(known) else {}
+
+
+def _write_text(place: Path, text: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, place)
