@@ -100,7 +100,7 @@ class Attribute(Section):
 
 
 class Lookup(InputTable):
-    """Columns taken from another table, joined by equality; each key may stand there once, and not every row needs one."""
+    """Columns taken from another table, joined by equality; each key stands there once, if at all."""
 
     on: dict[str, str]
     """Raw column -> column of the lookup table."""
@@ -252,7 +252,7 @@ class PretrainSection(Section):
     """Stage pretrain: masked entity recovery."""
 
     launcher: Literal["single", "horovod", "horovod_spark", "torchrun"]
-    """single: one process; horovod: horovodrun; horovod_spark: horovod.spark.run in the Spark job; torchrun: torch DDP."""
+    """single: one process; horovod: horovodrun; horovod_spark: inside the Spark job; torchrun: torch DDP."""
     num_workers: Positive
     """Processes that train together; 1 for launcher single."""
     threads: Positive

@@ -23,7 +23,8 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"aliases are not allowed (line {self.peek_event().start_mark.line + 1})")
+            line = self.get_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError(f"aliases are not allowed (line {line})")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -76,7 +77,7 @@ def _read(path: Path) -> str:
 
 def _parse(name: str, text: str) -> dict[str, Any]:
     try:
-        content = yaml.load(text, _StrictLoader) or {}  # noqa: S506  (a SafeLoader)
+        content = yaml.load(text, _StrictLoader) or {}
     except (yaml.YAMLError, TypeError, RecursionError) as error:
         raise ConfigError(f"{name}: not readable as YAML: {error}") from None
     if not isinstance(content, dict):
@@ -96,7 +97,7 @@ def _overlaid(below: Any, above: Any) -> Any:
 def _owner(layers: list[tuple[str, dict[str, Any]]], key: Key) -> str:
     """The last file that says something about `key`, or about the longest part of it that any file names."""
     for length in range(len(key), 0, -1):
-        for name, content in reversed(layers):
+        for name, content in layers[::-1]:
             node: Any = content
             for part in key[:length]:
                 node = node[part] if isinstance(node, dict) and part in node else None
@@ -115,11 +116,11 @@ def _problem(layers: list[tuple[str, dict[str, Any]]], details: Any) -> str:
         return f"{file}: unknown key '{dotted}'; {hint}"
     if details["type"] == "missing":
         return f"{file}: '{dotted}' is missing"
-    message = re.sub(r"^Value error, ", "", details["msg"])
+    message: str = re.sub(r"^Value error, ", "", details["msg"])
     if details["type"] == "string_pattern_mismatch":
         message = "expected a name of small letters, digits and _, beginning with a letter"
     found = "" if isinstance(details["input"], dict) else f", found {details['input']!r}"
-    return f"{file}: '{dotted}': {message[:1].lower() + message[1:]}{found}"
+    return f"{file}: '{dotted}': {message[:1].lower()}{message[1:]}{found}"
 
 
 def _known_keys(model: Any, key: Key) -> list[str]:
@@ -164,11 +165,11 @@ def _contradictions(config: Config) -> list[tuple[Key, str]]:
             seen.setdefault(name, ("sources", source_name, "attributes", name))
     for profile_name, profile in config.profiles.items():
         for name in profile.attributes:
-            key = ("profiles", profile_name, "attributes", name)
+            place = ("profiles", profile_name, "attributes", name)
             if name in seen:
-                problems.append((key, f"the name is taken by {'.'.join(seen[name])}; profile attributes need their own"))
-            seen[name] = key
-    problems += [(key, "the name is reserved; choose another") for name, key in seen.items() if name in reserved]
+                problems.append((place, f"the name is taken by {'.'.join(seen[name])}; it needs one of its own"))
+            seen[name] = place
+    problems += [(place, "the name is reserved; choose another") for name, place in seen.items() if name in reserved]
     for task_name, task in config.evaluate.tasks.items():
         key = ("evaluate", "tasks", task_name)
         chosen = config.sources.get(task.source)

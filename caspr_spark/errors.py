@@ -1,4 +1,4 @@
-"""Errors that a user can mend, each with the exit code that an orchestrator sees. They are shown without a traceback."""
+"""Errors that a user can mend, each with the exit code that an orchestrator sees; shown without a traceback."""
 
 
 class CasprError(Exception):
@@ -19,7 +19,7 @@ class GateError(CasprError):
     exit_code = 3
 
 
-class DriftAlert(CasprError):
+class DriftAlert(CasprError):  # noqa: N818  (the run did not fail)
     """The run was published; its vectors moved further than the configuration allows."""
 
     exit_code = 4

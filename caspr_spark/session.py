@@ -1,10 +1,12 @@
 """The Spark session: every setting that our results or our silence depend on, with its reason."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
 _ALWAYS = {
@@ -29,8 +31,7 @@ def spark_session(app_name: str, settings: Mapping[str, str], *, log_file: Path 
     `log_file` takes what the JVM would write to the terminal. Under spark-submit the JVM already runs and its own
     logging holds.
     """
-    from pyspark import SparkConf
-
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers otherwise take the first python3 on the PATH
     submitted = SparkConf().contains("spark.master")  # spark-submit has handed over its configuration
     builder = SparkSession.builder.appName(app_name)
     local = {} if submitted else {**_ONE_MACHINE, **settings}

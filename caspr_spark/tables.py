@@ -1,4 +1,4 @@
-"""Reading and writing our Delta tables: the contract is checked both ways, and each commit says what it was made from."""
+"""Reading and writing our Delta tables: contracts are checked both ways, and a commit says what it was made from."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
+from pyspark.sql.types import DataType, StructType
 
 from caspr_spark.errors import CasprError
 from schemas.contract import Contract
@@ -78,7 +78,7 @@ def write_table(
 def create_table(spark: SparkSession, contract: Contract, root: str) -> None:
     """Make the empty table if there is none."""
     if not table_exists(spark, contract, root):
-        empty = spark.createDataFrame([], StructType.fromDDL(contract.ddl.replace(" not null", "")))
+        empty = spark.createDataFrame([], contract.ddl.replace(" not null", ""))
         write_table(empty, contract, root, mode="append")
 
 
@@ -92,13 +92,20 @@ def last_commit_notes(spark: SparkSession, contract: Contract, root: str) -> dic
     return {} if newest is None else {**json.loads(newest["userMetadata"]), "version": newest["version"]}
 
 
+def column_types(contract: Contract) -> dict[str, DataType]:
+    """Column name -> Spark type."""
+    schema = StructType.fromDDL(contract.ddl)
+    assert isinstance(schema, StructType)
+    return {field.name: field.dataType for field in schema.fields}
+
+
 def check_columns(table: DataFrame, contract: Contract, where: str) -> None:
     """Names and types must be the contract's, in any order; nothing is cast silently.
 
     Raises:
         CasprError: listing every missing, unexpected and differently typed column.
     """
-    expected = {field.name: field.dataType.simpleString() for field in StructType.fromDDL(contract.ddl).fields}
+    expected = {name: type_.simpleString() for name, type_ in column_types(contract).items()}
     found = {field.name: field.dataType.simpleString() for field in table.schema.fields}
     problems = [f"column '{name}' is missing" for name in expected if name not in found]
     problems += [f"column '{name}' is not in the contract" for name in found if name not in expected]

@@ -1,4 +1,4 @@
-"""spark-submit --py-files dist/caspr_spark.zip jobs/build_sequences.py --config conf/complete_journey.yaml --as-of 2017-10-02T00:00:00Z"""
+"""spark-submit --py-files dist/caspr_spark.zip jobs/build_sequences.py --config CONFIG --as-of TIME"""
 
 from jobs.cli import run_job
 

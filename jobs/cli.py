@@ -34,11 +34,15 @@ ConfigPaths = Annotated[
 ]
 AsOf = Annotated[
     str,
-    typer.Option("--as-of", help="End of the interval, exclusive, with a zone: 2017-10-02T00:00:00Z. Later events are not seen."),
+    typer.Option(
+        "--as-of", help="End of the interval, exclusive, with a zone: 2017-10-02T00:00:00Z. Later events are not seen."
+    ),
 ]
 AsOfs = Annotated[
     list[str],
-    typer.Option("--as-of", help="As above; may be given again: one model, trained before the first, is published as of each."),
+    typer.Option(
+        "--as-of", help="As above; may be given again: one model, trained before the first, is published as of each."
+    ),
 ]
 
 
@@ -55,13 +59,19 @@ def build_sequences(
     config: ConfigPaths,
     as_of: AsOf,
     fit_vocabulary: Annotated[
-        bool | None, typer.Option(help="Grow the vocabulary and fit the scaling first. Default: only if there are none.")
+        bool | None,
+        typer.Option(help="Grow the vocabulary and fit the scaling first. Default: only if there are none."),
     ] = None,
 ) -> None:
     """Step 2: events -> sequences, vocabulary and scaling."""
     from pipelines.build_sequences import build_sequences as step
 
-    _run("sequences", config, as_of, lambda spark, settings, time: step(spark, settings, time, fit_vocabulary=fit_vocabulary))
+    _run(
+        "sequences",
+        config,
+        as_of,
+        lambda spark, settings, time: step(spark, settings, time, fit_vocabulary=fit_vocabulary),
+    )
 
 
 @app.command()
@@ -134,7 +144,7 @@ def full_build(config: ConfigPaths, as_of: AsOfs) -> None:
         finally:
             bar.close()
 
-    with _session(settings, "full_build") as spark:
+    with _Session(settings, "full_build") as spark:
         summaries = build(spark, settings, times, run_step=step_with_bar, training_progress=bar)
     if not any(summary.changed for summary in summaries):
         console.print("Nothing changed: the raw tables and the configuration are as they were.")
@@ -173,15 +183,13 @@ def run_job(verb: str) -> None:
     main([verb, *sys.argv[1:]])
 
 
-def _run(
-    name: str, config: list[Path], as_of: str, step: Callable[[SparkSession, Config, datetime], Summary]
-) -> None:
+def _run(name: str, config: list[Path], as_of: str, step: Callable[[SparkSession, Config, datetime], Summary]) -> None:
     time, settings = parsed_as_of(as_of), load_config(config)
-    with _session(settings, name) as spark:
+    with _Session(settings, name) as spark:
         shown_step(name, lambda: step(spark, settings, time))
 
 
-class _session:
+class _Session:
     """A Spark session that ends with the command, also when it fails."""
 
     def __init__(self, settings: Config, name: str) -> None:

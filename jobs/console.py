@@ -46,7 +46,12 @@ class TrainingBar:
                 console.print(f"           [dim]epoch {record.epoch}: loss {loss:.3f}[/dim]")
             return
         if self._bar is None:
-            columns = (SpinnerColumn(), TextColumn("epoch {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.fields[loss]}"))
+            columns = (
+                SpinnerColumn(),
+                TextColumn("epoch {task.completed}/{task.total}"),
+                BarColumn(),
+                TextColumn("{task.fields[loss]}"),
+            )
             self._bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
             self._bar.add_task("", total=self._max_epochs, loss="")
             self._bar.start()

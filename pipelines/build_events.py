@@ -41,7 +41,9 @@ def build_events(spark: SparkSession, config: Config, as_of: datetime) -> Summar
     for table in tables.values():
         table.rows.persist(StorageLevel.DISK_ONLY)
     endings = {name: _endings(table.rows) for name, table in tables.items()}
-    verdicts = [v for table in tables.values() for v in row_verdicts(table.rows, source=table.name, checks=table.checks)]
+    verdicts = [
+        v for table in tables.values() for v in row_verdicts(table.rows, source=table.name, checks=table.checks)
+    ]
     _stop_if_failed(verdicts)
 
     events = _events(config, tables).persist(StorageLevel.DISK_ONLY)

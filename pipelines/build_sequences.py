@@ -45,7 +45,7 @@ def build_sequences(
 ) -> Summary:
     """Write the sequences as of `as_of`; where `fit_vocabulary`, grow the vocabulary and fit the scaling first.
 
-    Without a word on it, they are fitted only where there are none yet: a model in use needs the ones it was trained on.
+    By default they are fitted only where there are none: a model in use needs the ones it was trained on.
 
     Raises:
         CasprError: there are no events before `as_of`.
@@ -57,10 +57,9 @@ def build_sequences(
     if has_manifest(folder):
         manifest = read_manifest(folder)
         fitted = last_commit_notes(spark, SCALING, config.root).get("numbers", {})
-        current = fitted.get("vocabulary_version")
-        if manifest.fingerprint == inputs and manifest.vocabulary_version == current:
-            if not fit or fitted.get("inputs") == inputs:
-                return Summary("sequences", int(manifest.lineage["events"]), manifest.rows, changed=False)
+        is_current = (manifest.fingerprint, manifest.vocabulary_version) == (inputs, fitted.get("vocabulary_version"))
+        if is_current and (not fit or fitted["inputs"] == inputs):
+            return Summary("sequences", int(manifest.lineage["events"]), manifest.rows, changed=False)
 
     events = visible_events(read_table(spark, event_contract(config), config.root), as_of=as_of)
     events = with_time_parts(events, parts=config.sequences.time_parts, zone=config.sequences.time_zone)
@@ -107,7 +106,9 @@ def build_sequences(
         lineage={"events": num_events, "program": __version__},
     )
     if manifest.rows != sum(row["customers"] for row in counted.values()):
-        raise CasprError(f"{folder}: {manifest.rows} customers were written, {counted} were found; nothing was published")
+        raise CasprError(
+            f"{folder}: {manifest.rows} customers were written, {counted} were found; nothing was published"
+        )
     write_manifest(manifest, folder)
     remove_other_data(folder, files)
     metrics = {("customers", split): row["customers"] for split, row in counted.items()} | {("events", ""): num_events}
@@ -159,7 +160,10 @@ def _fit(spark: SparkSession, config: Config, events: DataFrame, profiles: DataF
         .persist()
     )
     rows = sorted(tuple(row) for row in scaling.collect())
-    numbers = {"vocabulary_version": fingerprint(vocabulary=vocabulary_hash(vocabulary), scaling=rows), "inputs": inputs}
+    numbers = {
+        "vocabulary_version": fingerprint(vocabulary=vocabulary_hash(vocabulary), scaling=rows),
+        "inputs": inputs,
+    }
     write_table(scaling, SCALING, config.root, made_from=inputs, numbers=numbers)
     counts.unpersist()
     scaling.unpersist()

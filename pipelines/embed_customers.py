@@ -57,7 +57,9 @@ def embed_customers(spark: SparkSession, config: Config, as_of: datetime) -> Sum
     write_table(embeddings, EMBEDDINGS, config.root, made_from=run_id)
     counted = read_table(spark, EMBEDDINGS, config.root).agg(F.count(F.lit(1)), F.count_distinct("customer_id")).first()
     if counted is None or tuple(counted) != (manifest.rows, manifest.rows):
-        raise CasprError(f"{config.root}/embeddings: {manifest.rows} customers expected, (rows, distinct) are {counted}")
+        raise CasprError(
+            f"{config.root}/embeddings: {manifest.rows} customers expected, (rows, distinct) are {counted}"
+        )
     return Summary("embed", manifest.rows, manifest.rows, (f"run {run_id}",))
 
 

@@ -30,7 +30,7 @@ def full_build(
     run_step: Runner = lambda name, step: step(),
     training_progress: Progress | None = None,
 ) -> list[Summary]:
-    """Train one model on what is before the first `as_of`; embed and publish every `as_of`; evaluate and report the last.
+    """Train on what is before the first `as_of`; embed and publish every `as_of`; evaluate and report the last.
 
     `run_step` is called with each step's name and the step itself, so that a caller can show progress.
     """

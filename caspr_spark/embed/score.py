@@ -1,12 +1,13 @@
 """Sequence rows -> customer vectors, on the executors, in Arrow batches; the model is loaded once a Python worker."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -32,8 +33,8 @@ def scored_customers(
 
 def _scorer(
     checkpoint: str, model_version: str, as_of_us: int, threads: int
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         encoder = _loaded(checkpoint, threads)
         if encoder.model_version != model_version:
             raise UnsafeError(f"{checkpoint}: expected model {model_version}, found {encoder.model_version}")
@@ -56,9 +57,8 @@ def _loaded(checkpoint: str, threads: int) -> LoadedEncoder:
     return load_encoder(checkpoint)
 
 
-def _flat(column: pa.Array, num_rows: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
+def _flat(column: pa.Array, num_rows: int) -> NDArray[np.generic]:
     """[rows, width] of a list column of equal lengths, [rows] of a plain one; no copy."""
-    if not pa.types.is_list(column.type):
-        return column.to_numpy(zero_copy_only=False)
-    values: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = column.flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(num_rows, -1)
+    is_list = pa.types.is_list(column.type)
+    values: NDArray[np.generic] = (column.flatten() if is_list else column).to_numpy(zero_copy_only=False)
+    return values.reshape(num_rows, -1) if is_list else values

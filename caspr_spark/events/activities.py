@@ -27,7 +27,9 @@ def with_sessions(events: DataFrame, *, sessions: Sessions | None) -> DataFrame:
     if sessions is None:
         return events.withColumn("session_id", F.lit(None).cast("string"))
     in_order = Window.partitionBy("customer_id").orderBy("event_time", "event_id")
-    idle = F.col("event_time") > F.lag("event_time").over(in_order) + F.expr(f"interval {sessions.idle_minutes} minutes")
+    idle = F.col("event_time") > F.lag("event_time").over(in_order) + F.expr(
+        f"interval {sessions.idle_minutes} minutes"
+    )
     starts = F.lag("event_id").over(in_order).isNull() | idle
     if sessions.starts_when is not None:
         starts = starts | F.coalesce(F.expr(sessions.starts_when), F.lit(False))
@@ -43,15 +45,15 @@ def with_sessions(events: DataFrame, *, sessions: Sessions | None) -> DataFrame:
 def event_id(source: str, parts: list[Column]) -> Column:
     """`source:part/part`, with / and % in a part escaped: different parts never give the same id."""
     escaped = [
-        F.replace(F.replace(F.coalesce(part.cast("string"), F.lit("")), F.lit("%"), F.lit("%25")), F.lit("/"), F.lit("%2F"))
+        F.replace(
+            F.replace(F.coalesce(part.cast("string"), F.lit("")), F.lit("%"), F.lit("%25")), F.lit("/"), F.lit("%2F")
+        )
         for part in parts
     ]
     return F.concat(F.lit(f"{source}:"), F.concat_ws("/", *escaped))
 
 
-def _one_per_row(
-    taken: DataFrame, *, source: str, key: list[str], attributes: Mapping[str, Attribute]
-) -> DataFrame:
+def _one_per_row(taken: DataFrame, *, source: str, key: list[str], attributes: Mapping[str, Attribute]) -> DataFrame:
     identity = [F.col(f"{RAW}.{quoted(name)}") for name in key] or [F.md5(F.to_json(RAW))]
     return taken.select(
         "customer_id",
@@ -64,9 +66,7 @@ def _one_per_row(
     )
 
 
-def _one_per_group(
-    taken: DataFrame, *, source: str, by: list[str], attributes: Mapping[str, Attribute]
-) -> DataFrame:
+def _one_per_group(taken: DataFrame, *, source: str, by: list[str], attributes: Mapping[str, Attribute]) -> DataFrame:
     parts = [F.col(f"{RAW}.{quoted(name)}").alias(f"by_{index}") for index, name in enumerate(by)]
     grouped = taken.select("customer_id", "event_time", *parts, *attributes).groupBy(
         "customer_id", *[f"by_{index}" for index in range(len(by))]
@@ -109,7 +109,9 @@ def _cut(value: Column, attribute: Attribute) -> Column:
         return value
     counted = F.transform(
         F.array_distinct(value),
-        lambda item: F.struct((-F.size(F.filter(value, lambda other: other == item))).alias("rarity"), item.alias("value")),
+        lambda item: F.struct(
+            (-F.size(F.filter(value, lambda other: other == item))).alias("rarity"), item.alias("value")
+        ),
     )
     kept = F.slice(F.transform(F.array_sort(counted), lambda pair: pair["value"]), 1, attribute.max_values or 1)
     return F.when(F.size(value) > 0, kept)

@@ -45,9 +45,7 @@ def row_verdicts(judged: DataFrame, *, source: str, checks: Mapping[str, Check])
     if counts["rows"] == 0:
         return []
     expectations = {
-        name: gxe.ExpectColumnValuesToBeInSet(
-            column=f"met_{name}", value_set=[True], mostly=1 - check.max_failed_share
-        )
+        name: gxe.ExpectColumnValuesToBeInSet(column=f"met_{name}", value_set=[True], mostly=1 - check.max_failed_share)
         for name, check in checks.items()
     }
     verdicts = []
@@ -93,9 +91,10 @@ def event_verdicts(events: DataFrame, *, gate: Mapping[str, Expectation]) -> lis
 def _validated(table: DataFrame, expectations: Mapping[str, Any]) -> dict[str, tuple[bool, dict[str, Any]]]:
     """Check name -> (passed, Great Expectations' result), in the order given."""
     import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_spark(name="spark").add_dataframe_asset(name="table")
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": table})
     suite = gx.ExpectationSuite(name="gate")
@@ -107,5 +106,6 @@ def _validated(table: DataFrame, expectations: Mapping[str, Any]) -> dict[str, t
     for result in outcome.results:
         if result.exception_info and result.exception_info.get("raised_exception"):
             raise CasprError(f"the gate could not be evaluated: {result.exception_info.get('exception_message')}")
+        assert result.expectation_config is not None  # every expectation of the suite has one
         found[result.expectation_config.meta["check"]] = (bool(result.success), dict(result.result))
     return {name: found[name] for name in expectations}

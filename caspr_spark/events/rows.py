@@ -65,7 +65,7 @@ def typed_rows(
 
 
 def utc_time(raw: DataFrame, time: Time) -> Column:
-    """The declared time as a UTC timestamp; null where it is missing, unreadable, or has no zone and none is declared."""
+    """The declared time as a UTC timestamp; null where it is missing, unreadable, or without any zone."""
     column, data_type = F.col(quoted(time.column)), raw.schema[time.column].dataType
     unit = time.unit
     if unit == "timestamp" and isinstance(data_type, NumericType):
@@ -116,7 +116,10 @@ def rejected_rows(judged: DataFrame, *, source: str) -> DataFrame:
     """Judged rows -> REJECTED: the rows that were not taken, with the reason and the row's content."""
     content = F.coalesce(F.col(CORRUPT), F.to_json(RAW))
     return judged.where(F.col("ending").isNotNull()).select(
-        F.lit(source).alias("source"), F.col("ending").alias("reason"), F.col(FILE).alias("file"), content.alias("content")
+        F.lit(source).alias("source"),
+        F.col("ending").alias("reason"),
+        F.col(FILE).alias("file"),
+        content.alias("content"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Every declared source and profile, opened: filtered, looked up, typed and judged. All mistakes are reported at once."""
+"""Every declared source and profile, opened: filtered, looked up, typed and judged; all mistakes at once."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,8 @@ def judged_tables(spark: SparkSession, config: Config) -> dict[str, JudgedTable]
     """
     problems: list[str] = []
     judged = {}
-    for name, table in {**config.sources, **config.profiles}.items():
+    tables: dict[str, Source | Profile] = {**config.sources, **config.profiles}
+    for name, table in tables.items():
         try:
             judged[name] = _judged(spark, name, table, config.events.checks)
         except ConfigError as error:

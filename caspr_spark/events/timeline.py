@@ -5,19 +5,21 @@ from functools import reduce
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
 
 from caspr_spark.config import Attribute
+from caspr_spark.tables import column_types
 from schemas.contract import Contract
 
 
 def timeline(parts: Sequence[DataFrame], contract: Contract) -> DataFrame:
     """The parts' rows in the contract's columns; a column that a part does not have is null there."""
-    fields = {field.name: field.dataType for field in StructType.fromDDL(contract.ddl).fields}
+    fields = column_types(contract)
     aligned = [
         part.select(
             *[
-                F.col(name).cast(data_type).alias(name) if name in part.columns else F.lit(None).cast(data_type).alias(name)
+                F.col(name).cast(data_type).alias(name)
+                if name in part.columns
+                else F.lit(None).cast(data_type).alias(name)
                 for name, data_type in fields.items()
             ]
         )

@@ -12,7 +12,9 @@ from schemas.vocabulary import PADDING_ID, UNKNOWN_ID
 def with_ids(table: DataFrame, vocabulary: DataFrame, *, attributes: list[str]) -> DataFrame:
     """Categorical columns as vocabulary ids: 0 where null, 1 where the value has no id."""
     for name in attributes:
-        ids = vocabulary.where(F.col("attribute") == name).select(F.col("value").alias(name), F.col("id").alias("its_id"))
+        ids = vocabulary.where(F.col("attribute") == name).select(
+            F.col("value").alias(name), F.col("id").alias("its_id")
+        )
         joined = table.join(F.broadcast(ids), on=name, how="left")
         known = F.when(F.col(name).isNull(), PADDING_ID).otherwise(F.coalesce("its_id", F.lit(UNKNOWN_ID)))
         table = joined.select(*[known.alias(name) if column == name else F.col(column) for column in table.columns])
@@ -24,8 +26,14 @@ def with_set_ids(events: DataFrame, vocabulary: DataFrame, *, max_values: Mappin
     for name, width in max_values.items():
         ids = vocabulary.where(F.col("attribute") == name).select("value", F.col("id").alias("its_id"))
         values = events.select("event_id", F.posexplode(name).alias("place", "value"))
-        found = values.join(F.broadcast(ids), on="value", how="left").groupBy("event_id").agg(
-            F.sort_array(F.collect_list(F.struct("place", F.coalesce("its_id", F.lit(UNKNOWN_ID)).alias("id")))).alias("found")
+        found = (
+            values.join(F.broadcast(ids), on="value", how="left")
+            .groupBy("event_id")
+            .agg(
+                F.sort_array(
+                    F.collect_list(F.struct("place", F.coalesce("its_id", F.lit(UNKNOWN_ID)).alias("id")))
+                ).alias("found")
+            )
         )
         padded = _padded(F.coalesce(F.col("found.id"), F.array().cast("array<int>")), width, F.lit(PADDING_ID))
         events = events.drop(name).join(found, on="event_id", how="left").withColumn(name, padded).drop("found")
@@ -54,7 +62,10 @@ def customer_sequences(events: DataFrame, profiles: DataFrame, *, layout: Layout
         "event_times": (_padded(F.col("events.micros"), length, F.lit(0).cast("bigint")), 1),
         "categorical": (_flattened("categorical", length * len(categorical), F.lit(PADDING_ID)), len(categorical)),
         "sets": (_flattened("sets", length * layout.set_width, F.lit(PADDING_ID)), layout.set_width),
-        "numerical": (_flattened("numerical", length * len(layout.numerical), F.lit(0.0).cast("float")), len(layout.numerical)),
+        "numerical": (
+            _flattened("numerical", length * len(layout.numerical), F.lit(0.0).cast("float")),
+            len(layout.numerical),
+        ),
         "profile_categorical": (
             _int_array([F.coalesce(F.col(a.name), F.lit(PADDING_ID)) for a in layout.profile_categorical]),
             len(layout.profile_categorical),

@@ -29,7 +29,7 @@ def with_time_parts(events: DataFrame, *, parts: Sequence[str], zone: str) -> Da
 
 
 def is_held_out(*, seed: int, validation_share: float) -> Column:
-    """True for the share of customers that train nothing: no weight, no vocabulary, no scaling. Depends on the id alone."""
+    """True for the share of customers that train nothing: no weight, vocabulary or scaling. By the id alone."""
     bucket = F.pmod(F.xxhash64("customer_id", F.lit(seed)), F.lit(10_000))
     return bucket < round(validation_share * 10_000)
 
