@@ -170,7 +170,8 @@ def _command(pretrain: PretrainSection, loopback: str) -> list[str]:
     worker = ["-m", WORKER_MODULE]
     if pretrain.launcher == "horovod":
         start = ["-m", "horovod.runner.launch", "--gloo", "-np", size, "--network-interface", loopback]
-        return [sys.executable, *start, sys.executable, *worker]
+        patience = ["--start-timeout", str(pretrain.timeout_seconds)]
+        return [sys.executable, *start, *patience, sys.executable, *worker]
     start = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", size]
     return [sys.executable, *start, *worker]
 

@@ -22,6 +22,8 @@ from caspr_spark.pretrain.state import FlatWeights, TrainingState, load_state, s
 
 VALIDATION_EPOCH = 0
 """Masks of validation customers are those of this epoch, always: their loss is comparable from epoch to epoch."""
+CHUNK = 32
+"""Customers that go through the network at once. A step adds up the chunks of its batch: same loss, less padding."""
 ADAM_BETAS = (0.9, 0.999)
 
 
@@ -155,13 +157,12 @@ class _Trainer:
         self.network.train()
         batches = self.training.batches(self.job.pretrain.batch_size, shuffle_seed=seed)
         for step in range(1, self.num_steps + 1):
-            batch = self._next(batches, tally)
-            sums_A, counts_A = self._step(batch, epoch, step)
+            sums_A, counts_A = self._step(self._next(batches, tally), epoch, step)
             state.num_steps += int(counts_A.any())
             tally.sums_A += sums_A
             tally.counts_A += counts_A
             self.beat()
-        while self._next(batches, tally) is not None:  # none is left, unless rows came twice
+        while self._next(batches, tally):  # none is left, unless rows came twice
             pass
         tally.rows = self._all_rows(tally.rows, self.training, "training")
         if not tally.has_any:
@@ -171,20 +172,20 @@ class _Trainer:
             )
         return tally
 
-    def _step(self, batch: Batch | None, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """One step of all ranks: (sums_A, counts_A) over them. `batch` None: this rank has no more customers."""
+    def _step(self, chunks: list[Batch], epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """One step of all ranks: (sums_A, counts_A) over them. No chunks: this rank has no more customers."""
         self.flat.message.zero_()
+        choices = [self._choices(chunk, epoch) for chunk in chunks]
         counts_A = torch.zeros(len(self.objective.names), dtype=torch.float64)
-        if batch is not None:
-            is_masked_BT, sees_events_B = self._choices(batch, epoch)
-            counts_A = self.objective.counts(batch, is_masked_BT)
-        own_counts_A = counts_A.clone()
+        for chunk, (is_masked_BT, _) in zip(chunks, choices, strict=True):
+            counts_A += self.objective.counts(chunk, is_masked_BT)
         self.ranks.sum_(counts_A)
         weights_A = self.objective.weights(counts_A).float()
-        if batch is not None and own_counts_A.any():
-            sums_A = self.objective.sums(self.network, batch, is_masked_BT, sees_events_B)
-            (weights_A * sums_A).sum().backward()  # type: ignore[no-untyped-call]
-            self.flat.extra.copy_(sums_A.detach())
+        for chunk, (is_masked_BT, sees_events_B) in zip(chunks, choices, strict=True):
+            if is_masked_BT.any():
+                sums_A = self.objective.sums(self.network, chunk, is_masked_BT, sees_events_B)
+                (weights_A * sums_A).sum().backward()  # type: ignore[no-untyped-call]
+                self.flat.extra.add_(sums_A.detach())
         self.ranks.sum_(self.flat.message)
         norm = self.flat.gradient_W.norm()
         loss = (weights_A * self.flat.extra).sum()
@@ -204,11 +205,12 @@ class _Trainer:
         self.network.eval()
         batches = self.validation.batches(self.job.pretrain.batch_size, shuffle_seed=None)
         with torch.inference_mode():
-            while (batch := self._next(batches, tally)) is not None:
-                is_masked_BT, sees_events_B = self._choices(batch, VALIDATION_EPOCH)
-                tally.counts_A += self.objective.counts(batch, is_masked_BT)
-                if is_masked_BT.any():
-                    tally.sums_A += self.objective.sums(self.network, batch, is_masked_BT, sees_events_B).double()
+            while chunks := self._next(batches, tally):
+                for chunk in chunks:
+                    is_masked_BT, sees_events_B = self._choices(chunk, VALIDATION_EPOCH)
+                    tally.counts_A += self.objective.counts(chunk, is_masked_BT)
+                    if is_masked_BT.any():
+                        tally.sums_A += self.objective.sums(self.network, chunk, is_masked_BT, sees_events_B).double()
                 self.beat()
         self.ranks.sum_(tally.sums_A)
         self.ranks.sum_(tally.counts_A)
@@ -250,14 +252,19 @@ class _Trainer:
         is_masked_BT = masked_events(batch, mask_share=self.job.pretrain.mask_share, **chance)
         return is_masked_BT, sees_events(batch, memory_dropout=self.job.model.memory_dropout, **chance)
 
-    def _next(self, batches: Iterator[Rows], tally: Tally) -> Batch | None:
+    def _next(self, batches: Iterator[Rows], tally: Tally) -> list[Batch]:
+        """The next batch, cut into chunks of similar length, so that little is spent on padding; [] at the end."""
         started = time.monotonic()
         rows = next(batches, None)
         tally.waiting_seconds += time.monotonic() - started
         if rows is None:
-            return None
-        tally.rows += len(rows["num_events"])
-        return batch_of(rows, self.manifest.layout, self.as_of_us)
+            return []
+        num_customers = len(rows["num_events"])
+        tally.rows += num_customers
+        by_length = rows["num_events"].argsort(kind="stable")
+        cuts = [by_length[start : start + CHUNK] for start in range(0, num_customers, CHUNK)]
+        chunks = ({name: values[chosen] for name, values in rows.items()} for chosen in cuts)
+        return [batch_of(chunk, self.manifest.layout, self.as_of_us) for chunk in chunks]
 
     def _all_rows(self, own_rows: int, reader: SequenceReader, split: Split) -> int:
         """Rows that all ranks saw. Raises CasprError, on all ranks alike, unless every rank saw its own once."""

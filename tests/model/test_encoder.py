@@ -124,6 +124,14 @@ def test_order_of_events_and_profile_reach_the_vector(rows: Rows) -> None:
     assert np.abs(vectors(network, rows | {"categorical": swapped.reshape(40, -1)}) - plain).max() > 1e-6
 
 
+def test_columns_may_be_flat_and_read_only_as_arrow_gives_them(rows: Rows) -> None:
+    network, flat = network_of(rows), {name: values.reshape(-1) for name, values in rows.items()}
+    for values in flat.values():
+        values.flags.writeable = False
+
+    np.testing.assert_array_equal(vectors(network, flat), vectors(network, rows))
+
+
 def test_no_customer_gives_no_vector(rows: Rows) -> None:
     assert vectors(network_of(rows), {name: values[:0] for name, values in rows.items()}).shape == (0, 8)
 

@@ -138,7 +138,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_no_checkpoint_is_written(
     monkeypatch.setattr(MaskedRecovery, "sums", broken)
 
     with pytest.raises(CasprError, match=r"epoch 1, step 4: the loss is nan"):
-        trained(folder, tmp_path)
+        trained(folder, tmp_path, batch_size=32)
     assert not (tmp_path / "checkpoints" / "current.json").exists()
 
 
