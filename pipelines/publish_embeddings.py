@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark.config import Config
@@ -30,19 +30,20 @@ def publish_embeddings(spark: SparkSession, config: Config, as_of: datetime) -> 
         CasprError: `embeddings` holds the run of another as_of, and this one was never published.
     """
     before = _versions(spark, config.root)
-    embedded = read_table(spark, EMBEDDINGS, config.root)
-    if not embedded.isEmpty() and embedded.where(F.col("as_of") == F.lit(as_of)).isEmpty():
-        run = _recorded_run(spark, config.root, as_of)
+    run = read_table(spark, EMBEDDINGS, config.root)
+    health = vector_health(run).first()
+    assert health is not None  # an aggregate without groups has one row
+    run_id, num_rows = health["run_id"], int(health["num_rows"])
+    if num_rows and health["as_of_microseconds"] != round(as_of.timestamp() * 1_000_000):
+        run_id, run = _recorded_run(spark, config.root, as_of)
         num_rows = run.count()
     else:
-        run = embedded
-        num_rows = _checked_rows(run, config, as_of)
-    first = run.select("run_id").first()
-    if first is None:
+        _stop_if_unfit(health, config, as_of)
+    if not num_rows:
         return Summary("publish", 0, 0, ("no customer to publish",), changed=False)
 
     crash_point("before_history")
-    run_id, numbers = first["run_id"], {"rows": num_rows}
+    numbers = {"rows": num_rows}
     write_table(
         run, CUSTOMER_EMBEDDING_HISTORY, config.root, mode="append", made_from=run_id, numbers=numbers, once=run_id
     )
@@ -55,21 +56,17 @@ def publish_embeddings(spark: SparkSession, config: Config, as_of: datetime) -> 
     return Summary("publish", num_rows, num_rows, changed=_versions(spark, config.root) != before)
 
 
-def _checked_rows(run: DataFrame, config: Config, as_of: datetime) -> int:
-    """Number of the run's rows, all of which passed the gate."""
-    health = vector_health(run).first()
-    assert health is not None  # an aggregate without groups has one row
+def _stop_if_unfit(health: Row, config: Config, as_of: datetime) -> None:
     promised = read_manifest(sequences_folder(config.root, as_of)).rows
     if failures := failed_checks(health.asDict(), num_rows=promised, size=config.model.embedding_size):
         raise GateError(
             f"{table_path(EMBEDDINGS, config.root)}: the run is not fit to be published; what was published before is "
             "still served. Retrain, or embed again, then publish.\n" + "\n".join(f"  - {line}" for line in failures)
         )
-    return int(health["num_rows"])
 
 
-def _recorded_run(spark: SparkSession, root: str, as_of: datetime) -> DataFrame:
-    """The run that history holds of an as_of whose `embeddings` were overwritten since by another's.
+def _recorded_run(spark: SparkSession, root: str, as_of: datetime) -> tuple[str, DataFrame]:
+    """run_id and rows of the run that history holds of an as_of whose `embeddings` were overwritten since by another's.
 
     Whoever was killed between history and latest then finishes from history; otherwise nothing is left to do.
     """
@@ -77,7 +74,7 @@ def _recorded_run(spark: SparkSession, root: str, as_of: datetime) -> DataFrame:
         history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, root)
         at_as_of = history.where(F.col("as_of") == F.lit(as_of))
         if (last := at_as_of.agg(F.max("run_id").alias("run_id")).first()) is not None and last["run_id"] is not None:
-            return at_as_of.where(F.col("run_id") == last["run_id"])
+            return last["run_id"], at_as_of.where(F.col("run_id") == last["run_id"])
     raise CasprError(
         f"{table_path(EMBEDDINGS, root)}: expected the run as of {as_of.isoformat()}, found another; "
         "run embed_customers for this as_of first"

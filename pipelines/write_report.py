@@ -164,9 +164,7 @@ def _vectors(customers: pd.DataFrame) -> Any:
 def _map_picture(customers: pd.DataFrame, config: Config) -> Shown:
     if len(customers) < 3:
         return Shown(missing="No picture: fewer than three customers have a vector and events.")
-    column, name = ("money", f"{config.report.money} before the as-of time") if config.report.money else (
-        "num_events", "number of events"
-    )  # fmt: skip
+    column, name = ("money", config.report.money) if config.report.money else ("num_events", "number of events")
     return Shown(
         pictures.customer_map(
             places(_vectors(customers), seed=config.seed),

@@ -81,8 +81,8 @@ def events_over_time(daily: pd.DataFrame, *, as_of: datetime) -> str:
 
 
 def sequence_lengths(lengths: pd.Series, *, max_events: int) -> str:
-    """Events of each customer -> histogram; the last bar holds those that have more than are kept."""
-    edges = np.unique(np.linspace(0.5, max_events + 0.5, min(max_events, 32) + 1).round() - 0.5) + 0.0
+    """Events in each customer's sequence -> histogram with bars of equal width, the last of which ends at the limit."""
+    edges = np.arange(max_events + 0.5, 0.5 - (width := -(-max_events // 40)), -width)[::-1]
     with _figure(height=2.6) as figure:
         axis = figure.subplots()
         axis.hist(lengths, bins=[*edges], color=BLUE, rwidth=0.88)
@@ -106,6 +106,7 @@ def training_curve(curve: pd.DataFrame) -> str:
         axis.plot(best["epoch"], best[judged], "o", color=RED, markersize=8, fillstyle="none")
         axis.set_title(f"best loss of {lines[judged][0]} {best[judged]:.4f}, epoch {int(best['epoch'])}")
         axis.set_xlabel("epoch")
+        axis.set_xlim(0.5, float(curve["epoch"].max()) + 0.5)
         axis.set_ylabel("loss (1 = best constant guess)")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(axis="y")
@@ -117,11 +118,11 @@ def customer_map(
     places: NDArray[np.float64], *, money: NDArray[np.float64], money_name: str, recency_days: NDArray[np.float64]
 ) -> str:
     """2-D places of customers, coloured by money (or whatever `money_name` says) and by recency."""
-    panels = [(f"coloured by {money_name}", money, "cividis", money_name)]
+    panels = [(f"coloured by {money_name}", money, "cividis", f"{money_name} before the as-of time")]
     panels.append(("coloured by recency", recency_days, "cividis_r", "days since the last event"))
+    order = np.random.default_rng(0).permutation(len(places))  # so that no part of the scale hides another
     with _figure(height=3.9, width=WIDTH * 1.3) as figure:
         for axis, (title, values, colours, label) in zip(figure.subplots(1, 2), panels, strict=True):
-            order = np.argsort(np.argsort(places[:, 0] * 7919 % 1), kind="stable")  # no value is drawn on top of others
             points = axis.scatter(
                 *places[order].T, c=_positive(values)[order], norm=_scale(values), cmap=colours, s=7, linewidths=0
             )

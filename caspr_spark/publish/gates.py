@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 
 def vector_health(vectors: DataFrame) -> DataFrame:
-    """EMBEDDINGS -> one row of counts: what `failed_checks` judges by."""
+    """EMBEDDINGS -> one row: the counts that `failed_checks` judges by, and which run it is (null if empty)."""
     numbers = F.col("embedding")
     finite = F.forall(numbers, lambda x: x.isNotNull() & ~F.isnan(x) & (F.abs(x) < F.lit(float("inf"))))
     one_vector = F.min(numbers) == F.max(numbers)
@@ -21,6 +21,8 @@ def vector_health(vectors: DataFrame) -> DataFrame:
         F.count_if(F.forall(numbers, lambda x: x == 0)).alias("num_zero"),
         F.coalesce((F.count(F.lit(1)) > 1) & one_vector, F.lit(False)).alias("is_constant"),
         F.countDistinct("run_id", "model_version", "as_of").alias("num_runs"),
+        F.min("run_id").alias("run_id"),
+        F.unix_micros(F.min("as_of")).alias("as_of_microseconds"),
     )
 
 

@@ -11,11 +11,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from caspr_spark.config import Config
-from caspr_spark.tables import read_table
+from caspr_spark.tables import read_table, write_table
 from pipelines.publish_embeddings import PUBLISHED, publish_embeddings
-from schemas.contract import Contract
+from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, EMBEDDINGS
 
-OLD = {"ann": (1, 0), "bob": (0, 1)}
 NEW = {"ann": (3, 4), "cid": (5, 0)}
 
 PUBLISHER = """
@@ -34,8 +33,21 @@ publish_embeddings(spark, config, datetime.fromisoformat(as_of))
 """
 
 
-def rows(spark: SparkSession, contract: Contract, root: str) -> list[Any]:
-    return sorted(read_table(spark, contract, root).collect())
+OLD = [("ann", "r1", (1, 0)), ("bob", "r1", (0.5, -1))]
+UNDISTURBED = {
+    "customer_embedding_history": [*OLD, ("ann", "r2", (3, 4)), ("cid", "r2", (5, 0))],
+    "customer_embeddings": [("ann", "r2", (3, 4)), ("bob", "r1", (0.5, -1)), ("cid", "r2", (5, 0))],
+}
+
+
+def contents(spark: SparkSession, config: Config) -> dict[str, list[Any]]:
+    """Table -> (customer, run, vector), by run and customer for history, by customer for latest."""
+    tables = {contract.name: read_table(spark, contract, config.root).collect() for contract in PUBLISHED}
+    found = {name: [(row[0], row["run_id"], tuple(row["embedding"])) for row in rows] for name, rows in tables.items()}
+    return {
+        "customer_embedding_history": sorted(found["customer_embedding_history"], key=lambda row: (row[1], row[0])),
+        "customer_embeddings": sorted(found["customer_embeddings"]),
+    }
 
 
 def killed_at(point: str, config: Config, overlays: list[Path], as_of: Any) -> None:
@@ -46,30 +58,18 @@ def killed_at(point: str, config: Config, overlays: list[Path], as_of: Any) -> N
     assert done.returncode == 137, done.stderr.decode()[-2000:]
 
 
-def publish_killed_and_again(point: str, spark: SparkSession, config: Config, overlays: list[Path], embed: Any) -> None:
-    """After a kill at `point` every old row is served; after a rerun both tables equal those of an undisturbed run."""
-    first = embed(OLD, day=1, run_id="r1")
-    publish_embeddings(spark, config, first)
-    undisturbed = config.model_copy(update={"root": f"{config.root}-undisturbed"})
-    shutil.copytree(config.root, undisturbed.root)
-    before = {contract.name: rows(spark, contract, config.root) for contract in PUBLISHED}
-
-    second = embed(NEW, day=2, run_id="r2")
-    killed_at(point, config, overlays, second)
-    served = {contract.name: rows(spark, contract, config.root) for contract in PUBLISHED}
-    if point != "after_latest":
-        assert served["customer_embeddings"] == before["customer_embeddings"]
-    assert set(served["customer_embedding_history"]) >= set(before["customer_embedding_history"])
-    leave_unfinished_file(Path(config.root) / "customer_embeddings")
-    leave_unfinished_file(Path(config.root) / "customer_embedding_history")
-    assert publish_embeddings(spark, config, second).changed is (point != "after_latest")
-
-    for name in ("embeddings", "sequences"):
-        shutil.rmtree(Path(undisturbed.root) / name)
-        shutil.copytree(Path(config.root) / name, Path(undisturbed.root) / name)
-    publish_embeddings(spark, undisturbed, second)
+def publish_killed_and_again(
+    point: str, spark: SparkSession, config: Config, overlays: list[Path], embed: Any
+) -> tuple[dict[str, list[Any]], bool]:
+    """What readers see after a kill at `point`, and whether the rerun had to do anything; its end is undisturbed."""
+    as_of = embed(NEW, day=2, run_id="r2")
+    killed_at(point, config, overlays, as_of)
     for contract in PUBLISHED:
-        assert rows(spark, contract, config.root) == rows(spark, contract, undisturbed.root)
+        leave_unfinished_file(Path(config.root) / contract.name)
+    seen = contents(spark, config)
+    changed = publish_embeddings(spark, config, as_of).changed
+    assert contents(spark, config) == UNDISTURBED
+    return seen, changed
 
 
 def leave_unfinished_file(table: Path) -> None:
@@ -79,39 +79,36 @@ def leave_unfinished_file(table: Path) -> None:
 
 
 def test_f01_killed_before_the_first_commit(
-    spark: SparkSession, config: Config, overlays: list[Path], embed: Any
+    spark: SparkSession, once_published: Config, overlays: list[Path], embed: Any
 ) -> None:
-    publish_killed_and_again("before_history", spark, config, overlays, embed)
+    seen, changed = publish_killed_and_again("before_history", spark, once_published, overlays, embed)
+    assert seen == {"customer_embedding_history": OLD, "customer_embeddings": OLD}
+    assert changed
 
 
 def test_f03_killed_between_history_and_latest(
-    spark: SparkSession, config: Config, overlays: list[Path], embed: Any
+    spark: SparkSession, once_published: Config, overlays: list[Path], embed: Any
 ) -> None:
-    publish_killed_and_again("after_history", spark, config, overlays, embed)
+    seen, changed = publish_killed_and_again("after_history", spark, once_published, overlays, embed)
+    assert seen == {**UNDISTURBED, "customer_embeddings": OLD}
+    assert changed
 
 
 @pytest.mark.slow
 def test_f02_killed_after_the_last_commit(
-    spark: SparkSession, config: Config, overlays: list[Path], embed: Any
+    spark: SparkSession, once_published: Config, overlays: list[Path], embed: Any
 ) -> None:
-    publish_killed_and_again("after_latest", spark, config, overlays, embed)
+    seen, changed = publish_killed_and_again("after_latest", spark, once_published, overlays, embed)
+    assert (seen, changed) == (UNDISTURBED, False)
 
 
 def test_f03_finished_from_history_when_embeddings_hold_a_later_run(
-    spark: SparkSession, config: Config, embed: Any, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, once_published: Config, embed: Any
 ) -> None:
-    class KilledError(BaseException): ...
-
-    def die(code: int) -> None:
-        raise KilledError(code)
-
-    first = embed(OLD, day=1, run_id="r1")
-    monkeypatch.setenv("CASPR_CRASH_AT", "after_history")
-    monkeypatch.setattr(os, "_exit", die)
-    with pytest.raises(KilledError):
-        publish_embeddings(spark, config, first)
-    monkeypatch.undo()
-    publish_embeddings(spark, config, embed(NEW, day=2, run_id="r2"))
-    assert publish_embeddings(spark, config, first).changed
-    latest = {row["customer_id"]: row["run_id"] for row in rows(spark, PUBLISHED[1], config.root)}
-    assert latest == {"ann": "r2", "bob": "r1", "cid": "r2"}
+    """As after a kill between history and latest: r2 is in history, but latest knows nothing of it."""
+    as_of = embed(NEW, day=2, run_id="r2")
+    run = read_table(spark, EMBEDDINGS, once_published.root)
+    write_table(run, CUSTOMER_EMBEDDING_HISTORY, once_published.root, mode="append", once="r2")
+    embed({"dan": (1, 1)}, day=3, run_id="r3")
+    assert publish_embeddings(spark, once_published, as_of).changed
+    assert contents(spark, once_published) == UNDISTURBED

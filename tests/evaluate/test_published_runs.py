@@ -1,0 +1,276 @@
+"""Monitor, evaluate and report on one small lake: 120 customers, two published runs of one model."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from delta.tables import DeltaTable
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from caspr_spark.config import Config
+from caspr_spark.config_file import load_config
+from caspr_spark.errors import CasprError, DriftAlert, UnsafeError
+from caspr_spark.evaluate.significance import score_table
+from caspr_spark.manifest import (
+    CategoricalAttribute,
+    Layout,
+    SequenceFile,
+    SequenceManifest,
+    sequences_folder,
+    write_manifest,
+)
+from caspr_spark.metrics import write_metrics
+from caspr_spark.tables import read_table, table_path, write_table
+from pipelines.build_events import event_contract
+from pipelines.evaluate_embeddings import evaluate_embeddings, labelled_customers, task_score_table
+from pipelines.monitor_embeddings import monitor_embeddings
+from pipelines.write_report import write_report
+from schemas.contract import Contract
+from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, EMBEDDINGS
+from schemas.run_metrics import RUN_METRICS
+from schemas.task_scores import TASK_SCORES
+
+FIRST, SECOND = datetime(2017, 10, 1, tzinfo=UTC), datetime(2017, 10, 8, tzinfo=UTC)
+NUM_CUSTOMERS = 120
+SCRIPT = "<script>alert(1)</script>"
+OVERLAY = """
+dataset: shop
+root: {root}
+sources:
+  visits:
+    format: csv
+    path: visits.csv
+    entity: customer
+    time: {{column: time}}
+    attributes:
+      spend: {{kind: numerical}}
+      tags: {{kind: set, max_values: 2}}
+model: {{embedding_size: 4}}
+monitor: {{max_median_distance: 0.4}}
+evaluate:
+  tasks: {{churn: {{kind: churn, source: visits, active_days: 28, horizon_days: 14, money: spend}}}}
+  num_splits: 2
+report: {{money: spend, describe_by: tags}}
+"""
+
+
+@pytest.fixture(scope="module")
+def lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Events, sequences, a checkpoint and history; the second run is in `embeddings`."""
+    folder = tmp_path_factory.mktemp("lake")
+    overlay = folder / "overlay.yaml"
+    overlay.write_text(OVERLAY.format(root=folder / "root"))
+    config = load_config([overlay])
+    write_table(event_rows(spark), event_contract(config), config.root, made_from="raw")
+    for as_of, turned in ((FIRST, 0), (SECOND, 40)):
+        run = run_rows(spark, as_of, turned=turned, model="m1")
+        write_table(run, CUSTOMER_EMBEDDING_HISTORY, config.root, mode="append")
+        write_table(run, EMBEDDINGS, config.root)
+        write_sequences(spark, config, as_of)
+    for model in ("m1", "m2"):
+        checkpoint = Path(config.root) / "checkpoints" / model
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "model.json").write_text(json.dumps({"as_of": "2017-10-01T00:00:00Z"}))
+    epochs = [{"epoch": number, "training_loss": 1 / number, "validation_loss": 1.1 / number} for number in (1, 2, 3)]
+    curve = Path(config.root) / "checkpoints" / "m1" / "curve.jsonl"
+    curve.write_text("\n".join(json.dumps(epoch) for epoch in epochs))
+    counts = {("rows_read", "visits"): 1200.0, ("rows_taken", "visits"): 1199.0, ("rows_rejected", "visits"): 1.0}
+    write_metrics(
+        spark,
+        {**counts, ("rows_duplicate", "visits"): 0.0, ("rows_rejected_by_reason", "visits: time_present"): 1.0},
+        config.root,
+        as_of=FIRST,
+        run_id="",
+        stage="events",
+    )
+    return config
+
+
+def event_rows(spark: SparkSession) -> Any:
+    """Twenty visits each, two days apart; every third customer's last is before SECOND, the others' long after."""
+    rows = []
+    for number in range(NUM_CUSTOMERS):
+        last = SECOND - timedelta(days=5) if number % 3 == 0 else SECOND + timedelta(days=20)
+        for visit in range(20):
+            time = last - timedelta(days=2 * visit, minutes=number)
+            rows.append(
+                (f"c{number:03}", time, f"visits:{number}-{visit}", float(number + visit), [SCRIPT, f"t{number % 5}"])
+            )
+    columns = "customer_id string, event_time timestamp, event_id string, spend double, tags array<string>"
+    return spark.createDataFrame(rows, columns).select(
+        "*",
+        F.lit("visits").alias("source"),
+        F.lit(None).cast("string").alias("session_id"),
+        F.lit(1).cast("bigint").alias("num_raw_rows"),
+        F.lit(0).cast("bigint").alias("num_values_cut"),
+    )
+
+
+def run_rows(spark: SparkSession, as_of: datetime, *, turned: int, model: str) -> Any:
+    """A run of unit vectors; the first `turned` customers have theirs at a right angle to what it was."""
+    vectors = [
+        [0.0, 0.0, 1.0, number / 100] if number < turned else [1.0, number / 100, 0.0, 0.0]
+        for number in range(NUM_CUSTOMERS)
+    ]
+    rows = [(f"c{number:03}", vector) for number, vector in enumerate(vectors)]
+    return spark.createDataFrame(rows, "customer_id string, embedding array<float>").select(
+        "*",
+        F.lit(as_of).alias("as_of"),
+        F.lit(as_of).alias("last_event_time"),
+        F.lit(2).alias("num_events"),
+        F.lit(model).alias("model_version"),
+        F.lit(f"{model}-{as_of:%m%d}").alias("run_id"),
+    )
+
+
+def write_sequences(spark: SparkSession, config: Config, as_of: datetime) -> None:
+    """Two events each with one categorical attribute; a quarter of its values is unknown."""
+    folder = sequences_folder(config.root, as_of)
+    rows = [(f"c{number:03}", [3, 1 if number % 2 else 4]) for number in range(NUM_CUSTOMERS)]
+    spark.createDataFrame(rows, "customer_id string, categorical array<int>").write.parquet(str(folder))
+    page = CategoricalAttribute(name="page", num_ids=5)
+    layout = Layout(
+        max_events=2, categorical=(page,), sets=(), numerical=(), profile_categorical=(), profile_numerical=()
+    )
+    parts = sorted(folder.glob("*.parquet"))
+    files = [
+        SequenceFile(path=part.name, split="training", rows=60, row_groups=1, bytes=1, sha256="0") for part in parts
+    ]
+    manifest = SequenceManifest(
+        as_of=as_of, fingerprint="f", layout=layout, vocabulary_version="v", scaling={}, files=tuple(files), lineage={}
+    )
+    write_manifest(manifest, folder)
+
+
+def metrics_of(spark: SparkSession, config: Config, as_of: datetime) -> dict[tuple[str, str], float]:
+    table = read_table(spark, RUN_METRICS, config.root).where(
+        (F.col("as_of") == F.lit(as_of)) & (F.col("stage") == "monitor")
+    )
+    return {(row["metric"], row["key"]): row["value"] for row in table.collect()}
+
+
+def version(spark: SparkSession, contract: Contract, config: Config) -> Any:
+    return DeltaTable.forPath(spark, table_path(contract, config.root)).history(1).collect()[0]["version"]
+
+
+def with_monitor(config: Config, **settings: Any) -> Config:
+    return config.model_copy(update={"monitor": config.monitor.model_copy(update=settings)})
+
+
+def test_first_run_is_measured_without_a_verdict(spark: SparkSession, lake: Config) -> None:
+    summary = monitor_embeddings(spark, lake, FIRST)
+    assert summary.notes[-1] == "first run of this model, nothing to compare its vectors with"
+    found = metrics_of(spark, lake, FIRST)
+    assert (found["customers_embedded", ""], found["coverage", ""]) == (120, 1)
+    assert found["unknown_share", "page"] == 0.25
+    assert found["sequence_length", "p50"] == 2
+    assert ("distance", "p50") not in found
+
+
+def test_distances_of_the_second_run_and_no_commit_on_a_rerun(spark: SparkSession, lake: Config) -> None:
+    summary = monitor_embeddings(spark, lake, SECOND)
+    assert summary.changed
+    assert "median cosine distance 0.0000 of 120 customers" in summary.notes[-1]
+    found = metrics_of(spark, lake, SECOND)
+    assert found["distance", "p50"] == pytest.approx(0, abs=1e-9)
+    assert found["distance", "p75"] == pytest.approx(1)
+    assert found["distance", "mean"] == pytest.approx(40 / 120)
+    before = version(spark, RUN_METRICS, lake)
+    assert not monitor_embeddings(spark, lake, SECOND).changed
+    assert version(spark, RUN_METRICS, lake) == before
+
+
+def test_f81_drift_stops_only_where_it_is_configured_and_after_writing(spark: SparkSession, lake: Config) -> None:
+    strict = with_monitor(lake, max_median_distance=0.0, on_drift="stop")
+    run = run_rows(spark, SECOND + timedelta(days=1), turned=100, model="m1")
+    write_table(run, CUSTOMER_EMBEDDING_HISTORY, lake.root, mode="append", once="third")
+    write_sequences(spark, lake, SECOND + timedelta(days=1))
+    with pytest.raises(DriftAlert, match=r"median cosine distance 0\.5\d+.* above the limit"):
+        monitor_embeddings(spark, strict, SECOND + timedelta(days=1))
+    assert metrics_of(spark, lake, SECOND + timedelta(days=1))["distance", "p75"] == pytest.approx(1)
+    warned = monitor_embeddings(spark, with_monitor(strict, on_drift="warn"), SECOND + timedelta(days=1))
+    assert warned.notes[-1].startswith("drift: ")
+    few = monitor_embeddings(spark, with_monitor(strict, min_customers=121), SECOND + timedelta(days=1))
+    assert "too few customers to compare (120 of at least 121)" in few.notes[-1]
+
+
+def test_f58_events_after_the_cut_change_no_feature(spark: SparkSession, lake: Config) -> None:
+    events = read_table(spark, event_contract(lake), lake.root)
+    run = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, lake.root).where("run_id = 'm1-1008'")
+    task = lake.evaluate.tasks["churn"]
+    later = events.where(F.col("event_time") >= F.lit(SECOND)).withColumn("spend", F.col("spend") * 1000)
+    planted = events.unionByName(later.withColumn("event_id", F.concat("event_id", F.lit("-again"))))
+    with_them = labelled_customers(planted, run, task=task, cut=SECOND).drop("label")
+    without = labelled_customers(events.where(F.col("event_time") < F.lit(SECOND)), run, task=task, cut=SECOND).drop(
+        "label"
+    )
+    assert sorted(with_them.collect()) == sorted(without.collect())
+
+
+def test_scores_are_written_once(spark: SparkSession, lake: Config) -> None:
+    summary = evaluate_embeddings(spark, lake, SECOND)
+    # 4 arms, 3 heads, 2 splits, 2 metrics, and 3 counts a split
+    assert (summary.rows_in, summary.rows_out, summary.changed) == (120, 4 * 3 * 2 * 2 + 3 * 2, True)
+    scores = task_score_table(spark, lake, SECOND)
+    shares = scores[scores["metric"] == "positive_share"]["value"]
+    assert shares.to_list() == pytest.approx([1 / 3, 1 / 3])
+    assert len(score_table(scores)) == 2 * 3 * 4
+    before = version(spark, TASK_SCORES, lake)
+    assert not evaluate_embeddings(spark, lake, SECOND).changed
+    assert version(spark, TASK_SCORES, lake) == before
+
+
+def test_task_whose_labels_are_not_known_yet_is_skipped(spark: SparkSession, lake: Config) -> None:
+    distant = lake.evaluate.tasks["churn"].model_copy(update={"horizon_days": 60})
+    asked = lake.model_copy(update={"evaluate": lake.evaluate.model_copy(update={"tasks": {"distant": distant}})})
+    summary = evaluate_embeddings(spark, asked, SECOND)
+    assert summary.notes == ("distant: skipped, the labels up to 2017-12-07 are not known yet",)
+    assert not summary.changed
+
+
+def test_f58_a_model_trained_past_the_cut_is_refused(spark: SparkSession, lake: Config) -> None:
+    card = Path(lake.root) / "checkpoints" / "m1" / "model.json"
+    sound = card.read_text()
+    card.write_text(json.dumps({"as_of": "2017-10-08T00:00:01Z"}))
+    try:
+        with pytest.raises(UnsafeError, match="trained on events up to 2017-10-08T00:00:01"):
+            evaluate_embeddings(spark, lake, SECOND)
+    finally:
+        card.write_text(sound)
+
+
+def test_f100_report_escapes_what_customers_buy_and_is_written_once(spark: SparkSession, lake: Config) -> None:
+    monitor_embeddings(spark, lake, SECOND)
+    evaluate_embeddings(spark, lake, SECOND)
+    assert write_report(spark, lake, SECOND).changed
+    place = Path(lake.root) / "report" / "index.html"
+    html = place.read_text()
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; (" in html
+    assert html.count('<img src="data:image/') == 6
+    assert "No picture" not in html
+    assert "time_present 1" in html
+    assert not write_report(spark, lake, SECOND).changed
+    assert place.read_text() == html
+
+
+def test_f83_a_new_model_is_not_compared_with_the_old(spark: SparkSession, lake: Config) -> None:
+    run = run_rows(spark, SECOND, turned=0, model="m2")
+    write_table(run, CUSTOMER_EMBEDDING_HISTORY, lake.root, mode="append", once="m2")
+    write_table(run, EMBEDDINGS, lake.root)
+    try:
+        assert "first run of this model" in monitor_embeddings(spark, lake, SECOND).notes[-1]
+        assert write_report(spark, lake, SECOND).changed
+    finally:
+        write_table(run_rows(spark, SECOND, turned=40, model="m1"), EMBEDDINGS, lake.root)
+    html = (Path(lake.root) / "report" / "index.html").read_text()
+    assert "the checkpoint has no training curve" in html
+    assert "no earlier run of this model" in html
+
+
+def test_unpublished_as_of_is_an_error(spark: SparkSession, lake: Config) -> None:
+    with pytest.raises(CasprError, match="no run of the present model as of 2017-01-01"):
+        monitor_embeddings(spark, lake, datetime(2017, 1, 1, tzinfo=UTC))
