@@ -78,7 +78,7 @@ def _read(path: Path) -> str:
 def _parse(name: str, text: str) -> dict[str, Any]:
     try:
         content = yaml.load(text, _StrictLoader) or {}
-    except (yaml.YAMLError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{name}: not readable as YAML: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{name}: expected a mapping of sections, found a {type(content).__name__}")
@@ -119,7 +119,8 @@ def _problem(layers: list[tuple[str, dict[str, Any]]], details: Any) -> str:
     message: str = re.sub(r"^Value error, ", "", details["msg"])
     if details["type"] == "string_pattern_mismatch":
         message = "expected a name of small letters, digits and _, beginning with a letter"
-    found = "" if isinstance(details["input"], dict) else f", found {details['input']!r}"
+    is_hidden = isinstance(details["input"], dict) or "options" in key  # an option may be a password
+    found = "" if is_hidden else f", found {details['input']!r}"
     return f"{file}: '{dotted}': {message[:1].lower()}{message[1:]}{found}"
 
 
