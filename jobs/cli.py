@@ -18,7 +18,7 @@ from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.errors import CasprError, ConfigError
 from caspr_spark.session import spark_session
-from jobs.console import TrainingBar, console, errors, reading_commands, shown_step
+from jobs.console import TrainingBar, console, errors, reading_commands, shown_scores, shown_step
 from pipelines.summary import Summary
 
 app = typer.Typer(
@@ -132,7 +132,10 @@ def write_report(config: ConfigPaths, as_of: AsOf) -> None:
 @app.command()
 def full_build(config: ConfigPaths, as_of: AsOfs) -> None:
     """All steps: train before the first --as-of, publish as of each, evaluate and report the last."""
+    from caspr_spark.evaluate.significance import score_table
+    from pipelines.evaluate_embeddings import task_score_table
     from pipelines.full_build import full_build as build
+    from pipelines.write_report import REPORT_FILE
 
     times, settings = sorted({parsed_as_of(text) for text in as_of}), load_config(config)
     bar = TrainingBar(settings.pretrain.max_epochs)
@@ -146,9 +149,13 @@ def full_build(config: ConfigPaths, as_of: AsOfs) -> None:
 
     with _Session(settings, "full_build") as spark:
         summaries = build(spark, settings, times, run_step=step_with_bar, training_progress=bar)
+        scores = task_score_table(spark, settings, times[-1])
     if not any(summary.changed for summary in summaries):
         console.print("Nothing changed: the raw tables and the configuration are as they were.")
-    _show_result(settings)
+    if len(scores):
+        console.print(shown_scores(score_table(scores)))
+    console.print(f"Report: {settings.root}/report/{REPORT_FILE}")
+    console.print(escape(reading_commands(settings.root)))
 
 
 def parsed_as_of(text: str) -> datetime:
@@ -202,15 +209,6 @@ class _Session:
 
     def __exit__(self, *_: Any) -> None:
         self._spark.stop()
-
-
-def _show_result(settings: Config) -> None:
-    from pipelines.write_report import REPORT_FILE
-
-    report = Path(settings.root) / "report" / REPORT_FILE
-    if report.exists():
-        console.print(f"Report: {report}")
-    console.print(escape(reading_commands(settings.root)))
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

@@ -5,9 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from caspr_spark.pretrain.job import EpochRecord
 from pipelines.summary import Summary
@@ -60,6 +63,23 @@ class TrainingBar:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def shown_scores(table: pd.DataFrame) -> Table:
+    """The evaluation (`score_table`) for the terminal: the head chosen on validation, each arm against RFM."""
+    shown = Table(
+        "task", "metric", "arm", "mean", "± s.e.", "to rfm", "± s.e.", "p", title="Evaluation", box=SIMPLE_HEAD
+    )
+    for line in table[table["head"] == "best"].itertuples():
+        numbers = [f"{line.mean:.4f}", f"{line.standard_error:.4f}"]
+        if line.arm != "rfm":
+            numbers += [
+                f"{line.difference_to_rfm:+.4f}",
+                f"{line.difference_standard_error:.4f}",
+                f"{line.p_value:.3f}",
+            ]
+        shown.add_row(str(line.task), str(line.metric), str(line.arm), *numbers)
+    return shown
 
 
 def reading_commands(root: str) -> str:
