@@ -1,0 +1,117 @@
+"""The command line: help for every verb, and for each mistake one message, its exit code and no traceback."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from jobs.cli import app, main, parsed_as_of
+
+ROOT = Path(__file__).resolve().parents[2]
+VERBS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+SHOP = str(ROOT / "docs" / "example" / "shop.yaml")
+AS_OF = "2024-06-01T00:00:00Z"
+
+
+@pytest.fixture(autouse=True)
+def signals_as_they_were() -> Iterator[None]:
+    """`main` handles SIGTERM; the tests' process keeps its own ways."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def outcome(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the command."""
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments])
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.out + shown.err
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code, shown.out, shown.err
+
+
+def test_every_verb_has_a_job_and_a_pipeline_of_its_name() -> None:
+    names = [verb.replace("-", "_") for verb in VERBS]
+    assert len(names) == 9
+    for name in names:
+        assert (ROOT / "pipelines" / f"{name}.py").is_file(), name
+        assert f'run_job("{name.replace("_", "-")}")' in (ROOT / "jobs" / f"{name}.py").read_text(), name
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = outcome(capsys, "--help")
+    assert code == 0
+    assert [verb for verb in VERBS if not re.search(rf"\b{verb}\b", out)] == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_names_its_options(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = outcome(capsys, verb, "--help")
+    assert code == 0
+    assert "--config" in out
+    assert "--as-of" in out
+
+
+def test_the_installed_command_is_there() -> None:
+    command = Path(sys.executable).parent / "caspr-spark"
+    done = subprocess.run([str(command), "--help"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "full-build" in done.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_time_without_zone_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = outcome(capsys, verb, "--config", SHOP, "--as-of", "2024-06-01T00:00:00")
+    assert code == 2
+    assert "'2024-06-01T00:00:00' has no time zone" in err
+    assert "2024-06-01T00:00:00Z" in err
+
+
+def test_what_is_no_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = outcome(capsys, "build-events", "--config", SHOP, "--as-of", "yesterday")
+    assert code == 2
+    assert "expected a time such as" in err
+    assert "'yesterday'" in err
+
+
+def test_a_time_of_any_zone_is_read_as_utc() -> None:
+    assert parsed_as_of("2024-06-01T02:00:00+02:00") == parsed_as_of("2024-06-01T00:00:00Z")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_missing_configuration_file_is_named(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = outcome(capsys, verb, "--config", "conf/nowhere.yaml", "--as-of", AS_OF)
+    assert code == 2
+    assert "conf/nowhere.yaml: no such file" in err
+
+
+def test_mistakes_of_two_files_are_told_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    data, size = tmp_path / "data.yaml", tmp_path / "size.yaml"
+    data.write_text("sequences: {max_event: 3}\n")
+    size.write_text("model: {pooling: average}\n")
+    code, _, err = outcome(capsys, "build-events", "--config", str(data), "--config", str(size), "--as-of", AS_OF)
+    assert code == 2
+    assert f"{data}: unknown key 'sequences.max_event'; did you mean 'sequences.max_events'?" in err
+    assert f"{size}: 'model.pooling'" in err
+    assert "'average'" in err
+
+
+@pytest.mark.parametrize("missing", ["--config", "--as-of"])
+def test_a_missing_option_is_named(missing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"--config": SHOP, "--as-of": AS_OF}
+    arguments = [part for option, value in given.items() if option != missing for part in (option, value)]
+    code, _, err = outcome(capsys, "build-events", *arguments)
+    assert code == 2
+    assert missing in err
+
+
+def test_a_mistyped_verb_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = outcome(capsys, "build-event")
+    assert code == 2
+    assert "build-events" in err
