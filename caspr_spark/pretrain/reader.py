@@ -80,22 +80,23 @@ class SequenceReader:
     def _row_groups(self, shuffle_seed: int | None) -> Iterator[Rows]:
         if self.rank >= self.num_shards:
             return
-        with warnings.catch_warnings():  # of the interfaces of pyarrow and numpy that Petastorm still uses
-            warnings.simplefilter("ignore")
-            from petastorm import make_batch_reader
+        # Of interfaces that Petastorm still uses, in a thread of its own: a context would be over before they come.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="petastorm")
+        from petastorm import make_batch_reader
 
-            reader = make_batch_reader(
-                self.urls,
-                schema_fields=[f"{name}$" for name in self.columns],
-                reader_pool_type="thread",
-                workers_count=1,
-                results_queue_size=QUEUED_ROW_GROUPS,
-                num_epochs=1,
-                seed=None if shuffle_seed is None else shuffle_seed % 2**32,
-                shuffle_row_groups=shuffle_seed is not None,
-                cur_shard=self.rank,
-                shard_count=self.num_shards,
-            )
+        reader = make_batch_reader(
+            self.urls,
+            schema_fields=[f"{name}$" for name in self.columns],
+            reader_pool_type="thread",
+            workers_count=1,
+            results_queue_size=QUEUED_ROW_GROUPS,
+            num_epochs=1,
+            seed=None if shuffle_seed is None else shuffle_seed % 2**32,
+            shuffle_row_groups=shuffle_seed is not None,
+            cur_shard=self.rank,
+            shard_count=self.num_shards,
+        )
         reader._results_queue_reader = _FlatResults(self.columns)
         with reader:
             yield from reader
