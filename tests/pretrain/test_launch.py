@@ -101,6 +101,7 @@ def test_f16_a_killed_rank_ends_the_job_and_leaves_the_checkpoint_of_before(
     assert trained(sequences, tmp_path, max_epochs=1)[0] == before
 
 
+@pytest.mark.slow
 def test_f16_a_rank_that_hangs_ends_the_job_after_the_timeout(
     sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
