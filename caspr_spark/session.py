@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
 _ALWAYS = {
@@ -32,7 +31,7 @@ def spark_session(app_name: str, settings: Mapping[str, str], *, log_file: Path 
     logging holds.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers otherwise take the first python3 on the PATH
-    submitted = SparkConf().contains("spark.master")  # spark-submit has handed over its configuration
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit started us, and its JVM waits with its settings
     builder = SparkSession.builder.appName(app_name)
     local = {} if submitted else {**_ONE_MACHINE, **settings}
     for key, value in {**_ALWAYS, **local}.items():

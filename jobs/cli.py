@@ -3,6 +3,7 @@
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -172,6 +173,8 @@ def parsed_as_of(text: str) -> datetime:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a failure that the user can mend is one message, and its kind is the exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    # Petastorm's threads use interfaces of pyarrow that are going away; a filter set around them does not reach them.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
     try:
         app(args=arguments, standalone_mode=True)
     except CasprError as error:
