@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 BLUE, ORANGE, GREEN, PURPLE, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"
 INK, FAINT = "#333f48", "#9aa5b1"
-WIDTH = 7.6  # inches
+WIDTH, HALF = 7.6, 5.2  # inches: a picture as wide as the page, or one of two side by side
 _WEEKLY_FROM_DAYS = 120
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -83,7 +83,7 @@ def events_over_time(daily: pd.DataFrame, *, as_of: datetime) -> str:
 def sequence_lengths(lengths: pd.Series, *, max_events: int) -> str:
     """Events in each customer's sequence -> histogram with bars of equal width, the last of which ends at the limit."""
     edges = np.arange(max_events + 0.5, 0.5 - (width := -(-max_events // 40)), -width)[::-1]
-    with _figure(height=2.6) as figure:
+    with _figure(height=3.0, width=HALF) as figure:
         axis = figure.subplots()
         axis.hist(lengths, bins=[*edges], color=BLUE, rwidth=0.88)
         axis.set_xlabel(f"events in a customer's sequence (newest {max_events} are kept)")
@@ -99,7 +99,7 @@ def training_curve(curve: pd.DataFrame) -> str:
     lines = {"training_loss": ("training", BLUE), "validation_loss": ("held-out customers", ORANGE)}
     judged = "validation_loss" if curve["validation_loss"].notna().any() else "training_loss"
     best = curve.sort_values([judged, "epoch"]).iloc[0]
-    with _figure(height=2.8) as figure:
+    with _figure(height=3.0, width=HALF) as figure:
         axis = figure.subplots()
         for column, (label, colour) in lines.items():
             axis.plot(curve["epoch"], curve[column], color=colour, marker=".", label=label)
@@ -165,12 +165,17 @@ def roc_curves(curves: Mapping[str, Sequence[float]], *, auroc: Mapping[str, flo
 def drift_histogram(distances: pd.Series, *, limit: float) -> str:
     """Cosine distances of customers' newer to older vectors -> histogram with the median and the limit for it."""
     median = float(distances.median())
-    top = max(float(distances.quantile(0.995)), limit * 1.1, 1e-6)
+    top = max(float(distances.quantile(0.99)) * 1.1, 1e-6)
+    beyond = float((distances > top).mean())
     with _figure(height=2.8) as figure:
         axis = figure.subplots()
         axis.hist(distances.clip(upper=top), bins=[*np.linspace(0, top, 61)], color=BLUE, rwidth=0.9)
         axis.axvline(median, color=ORANGE, linewidth=1.6, label=f"median {median:.4f}")
-        axis.axvline(limit, color=RED, linewidth=1.2, linestyle=(0, (4, 2)), label=f"limit for the median {limit:g}")
+        is_shown = limit <= top
+        label = f"limit for the median {limit:g}{'' if is_shown else ', off the scale'}"
+        axis.axvline(limit if is_shown else np.nan, color=RED, linewidth=1.2, linestyle=(0, (4, 2)), label=label)
+        axis.set_xlim(0, top)
+        axis.set_title(f"the last bar also holds the {beyond:.1%} of customers beyond it" if beyond else "")
         axis.set_xlabel("cosine distance between a customer's newer and older vector")
         axis.set_ylabel("customers")
         axis.legend()

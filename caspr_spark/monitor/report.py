@@ -81,7 +81,7 @@ def made_from(html: str) -> str:
 
 def places(vectors: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
     """Vectors -> two coordinates each, so that near vectors lie near one another (t-SNE on the cosine)."""
-    with threadpool_limits(1):
+    with threadpool_limits(1), np.errstate(invalid="ignore"):  # equal vectors have no variance to share
         if len(vectors) < _TSNE_FROM:
             num_components = min(2, *vectors.shape)
             flat = PCA(num_components, random_state=seed).fit_transform(vectors)

@@ -14,7 +14,8 @@ COLUMNS = "customer_id string, event_time timestamp, event_id string, source str
 
 def event(customer: str, days_before: float, spend: float | None, source: str = "shop") -> tuple[Any, ...]:
     time = CUT - timedelta(days=days_before)
-    return (customer, time, f"{source}:{customer}{days_before}", source, spend)
+    amount = None if spend is None else float(spend)
+    return (customer, time, f"{source}:{customer}{days_before}", source, amount)
 
 
 # ann: 0.5, 6.5 (same week), 8, 40 and 100 days before the cut; gaps 60, 32, 1.5, 6 days.
