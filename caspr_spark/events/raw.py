@@ -37,11 +37,11 @@ def raw_rows(spark: SparkSession, table: InputTable, *, where: str) -> DataFrame
     return rows
 
 
-def source_identity(spark: SparkSession, table: InputTable) -> str | None:
+def source_identity(spark: SparkSession, table: InputTable, *, where: str) -> str | None:
     """What changes when the table's content changes: files with size and time, or a Delta version; None if unknown."""
     if table.format in ("table", "jdbc"):
         return None
-    path = table_location(table, "")
+    path = table_location(table, where)
     if table.format == "delta":
         from delta.tables import DeltaTable
 

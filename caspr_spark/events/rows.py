@@ -57,9 +57,10 @@ def typed_rows(
         **values,
         "num_unreadable_numbers": unreadable,
     }
+    taken = {name.lower() for name in typed}  # Spark does not tell columns apart by case
     return raw.select(
         F.struct(*[F.col(quoted(name)) for name in raw_columns]).alias(RAW),
-        *[F.col(quoted(name)) for name in raw.columns if name not in typed],
+        *[F.col(quoted(name)) for name in raw.columns if name.lower() not in taken],
         *[value.alias(name) for name, value in typed.items()],
     )
 

@@ -45,9 +45,11 @@ def judged_tables(spark: SparkSession, config: Config) -> dict[str, JudgedTable]
 
 def inputs_fingerprint(spark: SparkSession, config: Config, *, version: str) -> str | None:
     """Equal while the raw tables, their declaration and the program's `version` are; None where that cannot be told."""
-    tables: list[InputTable] = [*config.sources.values(), *config.profiles.values()]
-    tables += [lookup for source in config.sources.values() for lookup in source.lookups.values()]
-    identities = [source_identity(spark, table) for table in tables]
+    tables: dict[str, InputTable] = {f"sources.{name}": source for name, source in config.sources.items()}
+    tables |= {f"profiles.{name}": profile for name, profile in config.profiles.items()}
+    for name, source in config.sources.items():
+        tables |= {f"sources.{name}.lookups.{lookup}": table for lookup, table in source.lookups.items()}
+    identities = [source_identity(spark, table, where=where) for where, table in tables.items()]
     if None in identities:
         return None
     declared = config.model_dump(include={"sources", "profiles", "events"})
