@@ -1,11 +1,13 @@
 """The Spark session: every setting that our results or our silence depend on, with its reason."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 _ALWAYS = {
@@ -32,6 +34,8 @@ def spark_session(app_name: str, settings: Mapping[str, str], *, log_file: Path 
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers otherwise take the first python3 on the PATH
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit started us, and its JVM waits with its settings
+    for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
+        PySparkLogger.getLogger(name).setLevel(logging.CRITICAL)  # it prints what we raise, with a JVM stack trace
     builder = SparkSession.builder.appName(app_name)
     local = {} if submitted else {**_ONE_MACHINE, **settings}
     for key, value in {**_ALWAYS, **local}.items():
