@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 BLUE, ORANGE, GREEN, PURPLE, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"
 INK, FAINT = "#333f48", "#9aa5b1"
-WIDTH, HALF = 7.6, 5.2  # inches: a picture as wide as the page, or one of two side by side
+WIDTH, HALF = 9.4, 5.2  # inches: a picture as wide as the page, or one of two side by side
 _WEEKLY_FROM_DAYS = 120
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -121,7 +121,7 @@ def customer_map(
     panels = [(f"coloured by {money_name}", money, "cividis", f"{money_name} before the as-of time")]
     panels.append(("coloured by recency", recency_days, "cividis_r", "days since the last event"))
     order = np.random.default_rng(0).permutation(len(places))  # so that no part of the scale hides another
-    with _figure(height=3.9, width=WIDTH * 1.3) as figure:
+    with _figure(height=3.9, width=WIDTH * 1.05) as figure:
         for axis, (title, values, colours, label) in zip(figure.subplots(1, 2), panels, strict=True):
             points = axis.scatter(
                 *places[order].T, c=_positive(values)[order], norm=_scale(values), cmap=colours, s=7, linewidths=0
