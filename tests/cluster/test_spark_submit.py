@@ -2,6 +2,9 @@
 
 import csv
 import random
+import re
+import subprocess
+import sys
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +15,7 @@ from deltalake import DeltaTable
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
+ROOT = Path(__file__).resolve().parents[2]
 NUM_CUSTOMERS, NUM_DAYS = 240, 120
 FIRST_DAY = datetime(2024, 1, 1)
 AS_OF = "2024-04-01T00:00:00Z"
@@ -151,3 +155,20 @@ def test_a_mistake_in_the_configuration_is_exit_code_2(cluster: Any, overlay: Pa
     done = cluster.submit("build_events", "--config", str(overlay), "--config", str(wrong), "--as-of", AS_OF)
     assert done.returncode == 2, done.stderr[-6000:]
     assert "did you mean 'sequences.max_events'" in done.stderr
+
+
+def test_the_readme_command(cluster: Any, tmp_path: Path) -> None:
+    """As it stands there, but for the master's address and `make dist`, whose zip is here already."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = [found for found in re.findall(r"```bash\n(.*?)```", readme, re.DOTALL) if "spark-submit" in found]
+    assert block.startswith("make dist\n")
+    script = block.removeprefix("make dist\n").replace("spark://MASTER:7077", cluster.master)
+    for name in ("jobs", "conf", "docs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "dist").symlink_to(cluster.py_files.parent)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    done = subprocess.run(
+        ["bash", "-euc", script], cwd=tmp_path, env=cluster.environment, capture_output=True, text=True, timeout=1500
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+    assert len(published(tmp_path / "data" / "shop")) == 40

@@ -1,0 +1,72 @@
+"""`make bench`: one JSON line a stage, and a generator whose rows do not depend on how Spark cuts the work."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from caspr_spark.simulate.purchases import MEAN_LINES, accounts, order_lines
+from jobs.bench import tree_rss_mib
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ["events", "sequences", "pretrain", "embed", "publish", "monitor", "evaluate", "report"]
+KEYS = {"bench", "dataset", "rows", "seconds", "rows_per_second", "peak_rss_mib", "versions", "machine"}
+
+
+def digest(frame: DataFrame) -> tuple[int, int]:
+    """Number of rows and the sum of their hashes, whatever their order."""
+    row = frame.agg(F.count(F.lit(1)), F.sum(F.xxhash64(*frame.columns).cast("decimal(38,0)"))).first()
+    assert row is not None
+    return int(row[0]), int(row[1])
+
+
+def test_generated_rows_do_not_depend_on_the_partitions(spark: SparkSession) -> None:
+    digests = []
+    for cores in ("1", "7"):
+        spark.conf.set("spark.sql.leafNodeDefaultParallelism", cores)
+        digests.append([digest(make(spark, num_customers=200, seed=3)) for make in (order_lines, accounts)])
+    spark.conf.unset("spark.sql.leafNodeDefaultParallelism")
+    assert digests[0] == digests[1]
+    assert digests[0] != [digest(make(spark, num_customers=200, seed=4)) for make in (order_lines, accounts)]
+
+
+def test_generated_customers_differ_and_have_tails(spark: SparkSession) -> None:
+    lines = order_lines(spark, num_customers=500, seed=1)
+    orders = lines.groupBy("customer_id").agg(
+        F.count_distinct("order_id").alias("orders"), F.count(F.lit(1)).alias("lines")
+    )
+    found = orders.agg(F.count(F.lit(1)), F.max("orders"), F.median("orders"), F.sum("lines"), F.sum("orders")).first()
+    assert found is not None
+    num_customers, largest, median, num_lines, num_orders = found
+    assert num_customers == 500
+    assert largest > 5 * median
+    assert num_lines / num_orders == pytest.approx(MEAN_LINES, rel=0.1)
+
+
+def test_memory_of_the_process_tree_has_the_children() -> None:
+    alone = tree_rss_mib(os.getpid())
+    hold = "import sys; block = bytearray(b'x') * (64 << 20); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        together = tree_rss_mib(os.getpid())
+        child.communicate()
+    assert 60 < together - alone < 160
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_each_stage_is_one_json_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.bench", "--customers", "300", "--dataset", "generated"]
+    done = subprocess.run([*command, "--root", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["bench"] for line in lines] == ["session", "generate", *STAGES]
+    assert [line["bench"] for line in lines if set(line) != KEYS] == []
+    assert [line["bench"] for line in lines[1:] if min(line["rows"], line["rows_per_second"]) <= 0] == []
+    assert min(line["peak_rss_mib"] for line in lines) > 100
