@@ -91,7 +91,7 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         drift_quantiles=_drift_quantiles(distances),
         neighbours=_neighbours(customers, events, config, as_of),
         money_name=config.report.money or "money",
-        scores=[line.to_dict() for _, line in score_table(scores).iterrows()] if len(scores) else [],
+        scores=score_table(scores).to_dict("records") if len(scores) else [],
         unknown_shares=_of_metric(metrics, "unknown_share"),
         missing={
             "accounts": "No row account: build_events has not run with this table of metrics.",

@@ -60,7 +60,8 @@ class Page:
     neighbours: Sequence[Sequence[Neighbour]]
     """Per chosen customer: itself, then its nearest."""
     money_name: str
-    scores: Sequence[Mapping[str, Any]]
+    scores: Sequence[Mapping[Any, Any]]
+    """Lines of the evaluation's score table, by column name."""
     unknown_shares: Mapping[str, float]
     missing: Mapping[str, str] = field(default_factory=dict)
 

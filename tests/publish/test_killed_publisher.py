@@ -54,7 +54,7 @@ def killed_at(point: str, config: Config, overlays: list[Path], as_of: Any) -> N
     """Publish in a process of its own that dies at `point`."""
     command = [sys.executable, "-c", PUBLISHER, *map(str, overlays), as_of.isoformat()]
     environment = {**os.environ, "CASPR_CRASH_AT": point}
-    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], timeout=300, capture_output=True)
+    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], timeout=500, capture_output=True)
     assert done.returncode == 137, done.stderr.decode()[-2000:]
 
 

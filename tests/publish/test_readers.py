@@ -20,15 +20,11 @@ def test_four_readers_see_the_same_rows(spark: SparkSession, twice_published: Co
         assert DeltaTable(table_path(contract, twice_published.root)).protocol().min_reader_version == 1
 
     path = table_path(CUSTOMER_EMBEDDINGS, twice_published.root)
-    times = ", epoch_us(as_of) as as_of, epoch_us(last_event_time) as last_event_time"
     found = {
-        "spark": read_table(spark, CUSTOMER_EMBEDDINGS, twice_published.root)
-        .selectExpr(*COLUMNS, "unix_micros(as_of) as as_of", "unix_micros(last_event_time) as last_event_time")
-        .toPandas()
-        .to_dict("records"),
+        "spark": _spark_rows(spark, twice_published.root),
         "deltalake": _with_microseconds(DeltaTable(path).to_pyarrow_table().to_pylist()),
         "polars": _with_microseconds(polars.read_delta(path).to_dicts()),
-        "duckdb": _duckdb_rows(path, times),
+        "duckdb": _duckdb_rows(path),
     }
     expected = {"ann": [3.0, 4.0], "bob": [0.5, -1.0], "çid 'x'": [5.0, 0.0]}
     assert {row["customer_id"]: row["embedding"] for row in found["spark"]} == expected
@@ -37,9 +33,16 @@ def test_four_readers_see_the_same_rows(spark: SparkSession, twice_published: Co
         assert rows == in_order["spark"], reader
 
 
-def _duckdb_rows(path: str, times: str) -> list[dict[str, Any]]:
+def _spark_rows(spark: SparkSession, root: str) -> list[dict[str, Any]]:
+    times = ["unix_micros(as_of) as as_of", "unix_micros(last_event_time) as last_event_time"]
+    return [row.asDict() for row in read_table(spark, CUSTOMER_EMBEDDINGS, root).selectExpr(*COLUMNS, *times).collect()]
+
+
+def _duckdb_rows(path: str) -> list[dict[str, Any]]:
     vectors = DeltaTable(path).to_pyarrow_dataset()  # noqa: F841  (DuckDB finds it by name)
-    return duckdb.sql(f"select {', '.join(COLUMNS)}{times} from vectors").df().to_dict("records")
+    times = ["epoch_us(as_of) as as_of", "epoch_us(last_event_time) as last_event_time"]
+    found = duckdb.sql(f"select {', '.join([*COLUMNS, *times])} from vectors")
+    return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
 
 
 def _with_microseconds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
