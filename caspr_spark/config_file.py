@@ -159,7 +159,8 @@ def _contradictions(config: Config) -> list[tuple[Key, str]]:
                     )
                 )
     reserved = {"customer_id", "event_time", "event_id", "source", "session_id", "num_raw_rows", "num_values_cut"}
-    reserved |= {"profile", "valid_from_time", *config.sequences.time_parts}
+    reserved |= {"profile", "valid_from_time", "ending", "raw_row", "raw_file", "corrupt_record", "recency", "events"}
+    reserved |= {"num_unreadable_numbers", *config.sequences.time_parts}
     seen: dict[str, Key] = {}
     for source_name, source in config.sources.items():
         for name in source.attributes:

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from caspr_spark.config import Attribute, Group, Sessions
-from caspr_spark.events.rows import RAW, quoted
+from caspr_spark.errors import ConfigError
+from caspr_spark.events.rows import RAW, quoted, row_as_json
 
 
 def activities(
@@ -23,9 +25,17 @@ def with_sessions(events: DataFrame, *, sessions: Sessions | None) -> DataFrame:
 
     A session starts with a customer's first event, after a gap of more than `idle_minutes`, with an event that
     `starts_when` names, and after an event that `ends_when` names.
+
+    Raises:
+        ConfigError: a predicate does not fit the events.
     """
     if sessions is None:
         return events.withColumn("session_id", F.lit(None).cast("string"))
+    for name, predicate in (("starts_when", sessions.starts_when), ("ends_when", sessions.ends_when)):
+        try:
+            events.where(F.expr(predicate or "true"))
+        except AnalysisException as error:
+            raise ConfigError(f"sessions.{name} ({predicate}): {str(error).strip().splitlines()[0]}") from None
     in_order = Window.partitionBy("customer_id").orderBy("event_time", "event_id")
     idle = F.col("event_time") > F.lag("event_time").over(in_order) + F.expr(
         f"interval {sessions.idle_minutes} minutes"
@@ -54,7 +64,7 @@ def event_id(source: str, parts: list[Column]) -> Column:
 
 
 def _one_per_row(taken: DataFrame, *, source: str, key: list[str], attributes: Mapping[str, Attribute]) -> DataFrame:
-    identity = [F.col(f"{RAW}.{quoted(name)}") for name in key] or [F.md5(F.to_json(RAW))]
+    identity = [F.col(f"{RAW}.{quoted(name)}") for name in key] or [F.md5(row_as_json())]
     return taken.select(
         "customer_id",
         "event_time",

@@ -16,6 +16,7 @@ def with_lookup(rows: DataFrame, table: DataFrame, *, lookup: Lookup, where: str
         CasprError: a key stands more than once in the table, so that rows would be multiplied.
     """
     keys = list(lookup.on.values())
+    table = table.dropna(subset=[quoted(key) for key in keys])  # equal to nothing
     repeated = table.groupBy(*[F.col(quoted(key)) for key in keys]).count().where("count > 1").limit(5).collect()
     if repeated:
         examples = "; ".join(str(tuple(row)[:-1]) for row in repeated)

@@ -45,6 +45,8 @@ def source_identity(spark: SparkSession, table: InputTable, *, where: str) -> st
     if table.format == "delta":
         from delta.tables import DeltaTable
 
+        if not DeltaTable.isDeltaTable(spark, path):
+            return None
         row = DeltaTable.forPath(spark, path).history(1).first()
         return None if row is None else fingerprint(path=path, version=row["version"])
     hadoop_path = spark._jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
@@ -84,7 +86,8 @@ def _opened(spark: SparkSession, table: InputTable, where: str) -> DataFrame:
     if table.format in ("parquet", "delta"):
         rows = spark.read.format(table.format).options(**options).load(location)
         return _with_origin(rows, F.col("_metadata.file_path"))
-    options = {"header": "true", **options} if table.format == "csv" else {"primitivesAsString": "true", **options}
+    ours = {"header": "true", "escape": '"'} if table.format == "csv" else {"primitivesAsString": "true"}  # RFC 4180
+    options = {**ours, **options}
     columns = spark.read.format(table.format).options(**options).load(location).schema
     known = [field for field in columns.fields if field.name not in (CORRUPT, "_corrupt_record")]
     schema = StructType([*known, StructField(CORRUPT, StringType())])

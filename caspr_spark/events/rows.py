@@ -17,7 +17,9 @@ from caspr_spark.events.raw import CORRUPT, FILE
 
 DUPLICATE = "duplicate"
 RAW = "raw_row"
-_OFFSET = r":\d{2}.*(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"
+_DATED = r"^\d{4}-"  # Spark reads a bare time of day as one of today
+_ZONED = r":\d{2}.*([A-Za-z]|[+-]\d{1,2}(:?\d{2})?)$"  # Z, an offset, or a name such as Europe/Berlin
+_AS_JSON = {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX", "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"}
 _EPOCH_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
@@ -39,10 +41,14 @@ def typed_rows(
         source_value = _source_value(raw, name, attribute)
         try:
             data_type = raw.select(source_value).schema[0].dataType
+            values[name] = _typed(source_value, data_type, attribute)
+            raw.select(values[name])
         except AnalysisException as error:
-            problems.append(f"{where}.attributes.{name}: {str(error).strip().splitlines()[0]}")
+            hint = (
+                "; columns of csv and json are text: write try_cast(COLUMN as double)" if attribute.expression else ""
+            )
+            problems.append(f"{where}.attributes.{name}: {str(error).strip().splitlines()[0]}{hint}")
             continue
-        values[name] = _typed(source_value, data_type, attribute)
         if attribute.kind == "numerical" and attribute.aggregate != "count":
             number = _number(source_value, data_type)
             written = source_value.isNotNull() & (F.trim(source_value.cast("string")) != "")
@@ -51,6 +57,10 @@ def typed_rows(
     if problems:
         raise ConfigError("the attributes do not fit the tables:\n" + "\n".join(f"  - {line}" for line in problems))
     event_time = F.lit("1970-01-01").cast("timestamp") if time is None else utc_time(raw, time)
+    try:
+        raw.select(event_time)
+    except AnalysisException as error:
+        raise ConfigError(f"  - {where}: the time cannot be read: {str(error).strip().splitlines()[0]}") from None
     typed = {
         "customer_id": F.col(quoted(entity)).cast("string"),
         "event_time": event_time,
@@ -74,9 +84,11 @@ def utc_time(raw: DataFrame, time: Time) -> Column:
         return _in_zone(F.timestamp_micros(F.floor(column.cast("bigint") / 1000)), time.zone)
     if unit != "timestamp":
         number = F.expr(f"try_cast({quoted(time.column)} as decimal(38, 9))")
-        micros = F.floor(number / 1000) if unit == "ns" else F.floor(number * _EPOCH_UNITS[unit])
-        plausible = micros.between(-(10**17), 10**17)
-        return F.when(plausible, F.timestamp_micros(F.when(plausible, micros).cast("bigint")))
+        per_second = 1_000_000_000 if unit == "ns" else 1_000_000 // _EPOCH_UNITS[unit]
+        plausible = F.abs(number) < 1e11 * per_second  # farther away, the multiplication would overflow
+        near = F.when(plausible, number)
+        micros = F.floor(near / 1000) if unit == "ns" else F.floor(near * _EPOCH_UNITS[unit])
+        return F.timestamp_micros(micros.cast("bigint"))
     if isinstance(data_type, TimestampType):
         return column
     if not isinstance(data_type, StringType):  # a date or a timestamp without zone
@@ -87,7 +99,7 @@ def utc_time(raw: DataFrame, time: Time) -> Column:
         bears_zone = any(letter in time.format for letter in "XxZzOV")
         return parsed if bears_zone else _in_zone(parsed, time.zone)
     absolute = F.expr(f"try_cast(trim({quoted(time.column)}) as timestamp)")
-    return F.when(text.rlike(_OFFSET), absolute).otherwise(_in_zone(absolute, time.zone))
+    return F.when(text.rlike(_DATED), F.when(text.rlike(_ZONED), absolute).otherwise(_in_zone(absolute, time.zone)))
 
 
 def judged_rows(typed: DataFrame, *, where: str, checks: Mapping[str, Check], key: list[str]) -> DataFrame:
@@ -104,24 +116,27 @@ def judged_rows(typed: DataFrame, *, where: str, checks: Mapping[str, Check], ke
         met[name] = F.coalesce(F.expr(check.rule), F.lit(True))
     judged = typed.select("*", *[value.alias(f"met_{name}") for name, value in met.items()])
     reasons = [F.when(~F.col(f"met_{name}"), F.lit(name)) for name in checks]
-    judged = judged.withColumn("reason", F.coalesce(*reasons) if reasons else F.lit(None).cast("string"))
+    reason = F.coalesce(*reasons) if reasons else F.lit(None).cast("string")
     identity = [F.col(f"{RAW}.{quoted(name)}") for name in key] or [F.col(RAW)]
-    newest_first = Window.partitionBy(F.col("reason").isNull(), *identity).orderBy(
-        F.desc("event_time"), F.xxhash64(F.col(RAW))
-    )
-    repeated = F.col("reason").isNull() & (F.row_number().over(newest_first) > 1)
-    return judged.withColumn("ending", F.when(repeated, DUPLICATE).otherwise(F.col("reason"))).drop("reason")
+    newest_first = Window.partitionBy(reason.isNull(), *identity).orderBy(F.desc("event_time"), F.xxhash64(F.col(RAW)))
+    repeated = reason.isNull() & (F.row_number().over(newest_first) > 1)
+    return judged.withColumn("ending", F.when(repeated, DUPLICATE).otherwise(reason))
 
 
 def rejected_rows(judged: DataFrame, *, source: str) -> DataFrame:
     """Judged rows -> REJECTED: the rows that were not taken, with the reason and the row's content."""
-    content = F.coalesce(F.col(CORRUPT), F.to_json(RAW))
+    content = F.coalesce(F.col(CORRUPT), row_as_json())
     return judged.where(F.col("ending").isNotNull()).select(
         F.lit(source).alias("source"),
         F.col("ending").alias("reason"),
         F.col(FILE).alias("file"),
         content.alias("content"),
     )
+
+
+def row_as_json() -> Column:
+    """The raw row as JSON, its times to the microsecond: rows that differ give texts that differ."""
+    return F.to_json(RAW, _AS_JSON)
 
 
 def quoted(name: str) -> str:
@@ -146,7 +161,9 @@ def _typed(value: Column, data_type: DataType, attribute: Attribute) -> Column:
         return value.cast("string")
     if isinstance(data_type, ArrayType):
         return F.filter(value.cast("array<string>"), lambda item: item.isNotNull())
-    return F.when(value.isNotNull(), F.array(value.cast("string")))
+    text = value.cast("string")
+    listed = F.from_json(text, "array<string>")  # where one JSON row has a single value, Spark hands over lists as text
+    return F.when(text.startswith("["), F.coalesce(listed, F.array(text))).when(text.isNotNull(), F.array(text))
 
 
 def _number(value: Column, data_type: DataType) -> Column:
