@@ -67,9 +67,11 @@ class TrainingBar:
 
 def shown_scores(table: pd.DataFrame) -> Table:
     """The evaluation (`score_table`) for the terminal: the head chosen on validation, each arm against RFM."""
-    shown = Table(
-        "task", "metric", "arm", "mean", "± s.e.", "to rfm", "± s.e.", "p", title="Evaluation", box=SIMPLE_HEAD
-    )
+    shown = Table(title="Evaluation: paired differences over random splits", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("task", "metric", "arm"):
+        shown.add_column(heading, no_wrap=True)
+    for heading in ("mean", "± s.e.", "to rfm", "± s.e.", "p"):
+        shown.add_column(heading, no_wrap=True, justify="right")
     for line in table[table["head"] == "best"].itertuples():
         numbers = [f"{line.mean:.4f}", f"{line.standard_error:.4f}"]
         if line.arm != "rfm":
