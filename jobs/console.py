@@ -19,6 +19,8 @@ from schemas.embeddings import CUSTOMER_EMBEDDINGS
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_METRIC_NAMES = {"auroc": "AUROC", "average_precision": "PR-AUC"}
+
 
 def shown_step(name: str, step: Callable[[], Summary]) -> Summary:
     """Run a step under a spinner, then print its line: rows in, rows out, seconds, and its notes."""
@@ -80,7 +82,7 @@ def shown_scores(table: pd.DataFrame) -> Table:
                 f"{line.difference_standard_error:.4f}",
                 f"{line.p_value:.3f}",
             ]
-        shown.add_row(str(line.task), str(line.metric), str(line.arm), *numbers)
+        shown.add_row(str(line.task), _METRIC_NAMES.get(str(line.metric), str(line.metric)), str(line.arm), *numbers)
     return shown
 
 
