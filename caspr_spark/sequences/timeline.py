@@ -35,7 +35,7 @@ def is_held_out(*, seed: int, validation_share: float) -> Column:
 
 
 def profiles_as_of(profiles: DataFrame, *, as_of: datetime, attributes: dict[str, str]) -> DataFrame:
-    """PROFILES -> one row a customer with the newest value of each attribute known before `as_of`.
+    """PROFILES -> one row a customer with each attribute as the newest row before `as_of` has it.
 
     `attributes`: attribute name -> profile it belongs to.
     """

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from schemas.vocabulary import FIRST_VALUE_ID, SCALING, UNKNOWN_ID, VOCABULARY
 
 _LEAST_LOSS = 0.1  # nats; an attribute that hardly varies must not be blown up by the division
+_DECIMALS = 9  # of a statistic: beyond, the order in which Spark adds decides, and a refit must give the same numbers
 _COUNTS = "attribute string, value string, num_occurrences bigint"
 
 
@@ -72,10 +73,10 @@ def numerical_scaling(table: DataFrame, *, numerical: Sequence[str]) -> DataFram
         F.struct(
             F.lit(name).alias("attribute"),
             F.count(name).alias("count"),
-            F.coalesce(F.avg(signed_log1p(F.col(name))), F.lit(0.0)).alias("mean"),
-            F.greatest(F.coalesce(F.stddev_pop(signed_log1p(F.col(name))), F.lit(1.0)), F.lit(1e-6)).alias(
-                "standard_deviation"
-            ),
+            F.round(F.coalesce(F.avg(signed_log1p(F.col(name))), F.lit(0.0)), _DECIMALS).alias("mean"),
+            F.round(
+                F.greatest(F.coalesce(F.stddev_pop(signed_log1p(F.col(name))), F.lit(1.0)), F.lit(1e-6)), _DECIMALS
+            ).alias("standard_deviation"),
             F.lit(1.0).alias("constant_loss"),
         )
         for name in numerical
@@ -111,7 +112,7 @@ def categorical_scaling(
         "count",
         F.lit(None).cast("double").alias("mean"),
         F.lit(None).cast("double").alias("standard_deviation"),
-        F.greatest(F.coalesce("nats", F.lit(0.0)), F.lit(_LEAST_LOSS)).alias("constant_loss"),
+        F.round(F.greatest(F.coalesce("nats", F.lit(0.0)), F.lit(_LEAST_LOSS)), _DECIMALS).alias("constant_loss"),
     )
 
 
