@@ -90,10 +90,11 @@ def reading_commands(root: str) -> str:
     """Three commands that read the feature table: with DuckDB, Polars and Spark."""
     path = f"{root.rstrip('/')}/{CUSTOMER_EMBEDDINGS.name}"
     python = _shown_python()
+    # Not to_pyarrow_dataset: DuckDB may leave a scan of it unfinished, and then Python crashes when it ends.
     return "\n".join(
         [
             "Read the feature table:",
-            f"""  {python} -c "import duckdb, deltalake; t = deltalake.DeltaTable('{path}').to_pyarrow_dataset(); """
+            f"""  {python} -c "import duckdb, deltalake; t = deltalake.DeltaTable('{path}').to_pyarrow_table(); """
             """print(duckdb.sql('select customer_id, num_events, last_event_time, embedding[1:4] from t limit 5'))\"""",
             f"""  {python} -c "import polars; print(polars.read_delta('{path}').head())\"""",
             f"""  {python} -c "from caspr_spark.session import spark_session; """

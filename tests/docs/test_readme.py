@@ -123,7 +123,7 @@ def test_commands_that_a_run_ends_with_read_the_feature_table(example: str, work
     shown = example[example.index("Read the feature table") :].splitlines()[1:]
     readers = [line.strip() for line in shown if "-c" in line]
     assert len(readers) == 3
-    for command in readers:
+    for command in [*readers, *3 * readers[:1]]:  # DuckDB on an unfinished scan crashed in most runs, not in all
         assert "customer_id" in run(command, workspace), command
 
 
