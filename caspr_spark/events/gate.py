@@ -99,7 +99,8 @@ def _validated(table: DataFrame, expectations: Mapping[str, Any]) -> dict[str, t
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    asset = context.data_sources.add_spark(name="spark").add_dataframe_asset(name="table")
+    source = context.data_sources.add_spark(name="spark", persist=False)  # else the next run is shown this one's rows
+    asset = source.add_dataframe_asset(name="table")
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": table})
     suite = gx.ExpectationSuite(name="gate")
     for name, expectation in expectations.items():

@@ -16,15 +16,15 @@ LENIENT = Path(__file__).parents[1] / "golden" / "events" / "lenient.yaml"
 def config_of(folder: Path, *overlays: Path, **sections: Any) -> Config:
     """The configuration with these sections, its tables below `folder`."""
     overlay = folder / "overlay.yaml"
-    overlay.write_text(yaml.safe_dump({"dataset": "tests", "root": str(folder / "root")} | sections))
+    overlay.write_text(yaml.safe_dump({"dataset": "tests", "root": str(folder / "root")} | sections, sort_keys=False))
     return load_config([*overlays, overlay])
 
 
-def visits(path: Path, **changes: Any) -> dict[str, Any]:
+def visits(file: Path, **changes: Any) -> dict[str, Any]:
     """A source of the columns id, customer, at, amount."""
     declared = {
         "format": "csv",
-        "path": str(path),
+        "path": str(file),
         "entity": "customer",
         "time": {"column": "at"},
         "key": ["id"],
