@@ -34,7 +34,8 @@ def raw_rows(spark: SparkSession, table: InputTable, *, where: str) -> DataFrame
         rows = _opened(spark, table, where)
     except AnalysisException as error:
         raise ConfigError(f"{where}: cannot open {table.path or 'the table'}: {_first_line(error)}") from None
-    return rows
+    maps = [field.name for field in rows.schema.fields if "map<" in field.dataType.simpleString()]
+    return rows.withColumns({name: F.to_json(F.col(f"`{name}`")) for name in maps})  # as text, rows can be compared
 
 
 def source_identity(spark: SparkSession, table: InputTable, *, where: str) -> str | None:

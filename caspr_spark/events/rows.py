@@ -4,7 +4,8 @@ A row ends as taken, duplicate, or rejected by the first check that it breaks; `
 check's name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import reduce
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, Window
@@ -102,10 +103,13 @@ def utc_time(raw: DataFrame, time: Time) -> Column:
     return F.when(text.rlike(_DATED), F.when(text.rlike(_ZONED), absolute).otherwise(_in_zone(absolute, time.zone)))
 
 
-def judged_rows(typed: DataFrame, *, where: str, checks: Mapping[str, Check], key: list[str]) -> DataFrame:
-    """Typed rows plus `met_<check>` (boolean) for each check and `ending` (null: taken).
+def judged_rows(
+    typed: DataFrame, *, where: str, checks: Mapping[str, Check], key: list[str], attributes: Iterable[str]
+) -> DataFrame:
+    """Typed rows plus `met_<check>` (boolean) for each check and `ending` (null: taken), without the raw columns.
 
-    Of rows with the same key the one with the newest time is taken, then the one with the smallest content hash.
+    Of rows with the same key the one with the newest time is taken, then the one with the smallest content hash. A row
+    with a null in its key is the same as another only if all of it is.
     """
     met: dict[str, Column] = {}
     for name, check in checks.items():
@@ -114,10 +118,13 @@ def judged_rows(typed: DataFrame, *, where: str, checks: Mapping[str, Check], ke
         except AnalysisException as error:
             raise ConfigError(f"{where}.checks.{name}.rule: {str(error).strip().splitlines()[0]}") from None
         met[name] = F.coalesce(F.expr(check.rule), F.lit(True))
-    judged = typed.select("*", *[value.alias(f"met_{name}") for name, value in met.items()])
+    flags = [value.alias(f"met_{name}") for name, value in met.items()]
+    judged = typed.select(RAW, FILE, CORRUPT, "customer_id", "event_time", *attributes, *flags)
     reasons = [F.when(~F.col(f"met_{name}"), F.lit(name)) for name in checks]
     reason = F.coalesce(*reasons) if reasons else F.lit(None).cast("string")
-    identity = [F.col(f"{RAW}.{quoted(name)}") for name in key] or [F.col(RAW)]
+    identity = [F.col(f"{RAW}.{quoted(name)}") for name in key]
+    has_no_key = reduce(Column.__or__, [column.isNull() for column in identity], F.lit(not key))
+    identity.append(F.when(has_no_key, F.col(RAW)))
     newest_first = Window.partitionBy(reason.isNull(), *identity).orderBy(F.desc("event_time"), F.xxhash64(F.col(RAW)))
     repeated = reason.isNull() & (F.row_number().over(newest_first) > 1)
     return judged.withColumn("ending", F.when(repeated, DUPLICATE).otherwise(reason))

@@ -77,7 +77,7 @@ def _judged(spark: SparkSession, name: str, table: Source | Profile, common: dic
     if time is None:  # a profile that always held has no time to check
         checks = {check: declared for check, declared in checks.items() if "event_time" not in declared.rule}
     typed = typed_rows(rows, where=where, entity=table.entity, time=time, attributes=table.attributes)
-    judged = judged_rows(typed, where=where, checks=checks, key=key)
+    judged = judged_rows(typed, where=where, checks=checks, key=key, attributes=table.attributes)
     outside = 0 if table.filter is None else everything.count() - rows.count()
     return JudgedTable(name, judged, checks, outside)
 
