@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyspark import SparkConf, SparkContext
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
@@ -37,13 +38,22 @@ def spark_session(app_name: str, settings: Mapping[str, str], *, log_file: Path 
     for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
         PySparkLogger.getLogger(name).setLevel(logging.CRITICAL)  # it prints what we raise, with a JVM stack trace
     builder = SparkSession.builder.appName(app_name)
-    local = {} if submitted else {**_ONE_MACHINE, **settings}
-    for key, value in {**_ALWAYS, **local}.items():
+    others = _with_py_files() if submitted else {**_ONE_MACHINE, **settings}
+    for key, value in {**_ALWAYS, **others}.items():
         builder = builder.config(key, value)
     with _stderr_to(None if submitted else log_file):
         session = builder.getOrCreate()
         session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+def _with_py_files() -> dict[str, str]:
+    """Let processes that a Spark worker starts (Horovod's) find --py-files too; they lie in its folder."""
+    SparkContext._ensure_initialized()
+    submitted = SparkConf()
+    names = [Path(place).name for place in submitted.get("spark.submit.pyFiles", "").split(",") if place]
+    key = "spark.executorEnv.PYTHONPATH"
+    return {key: os.pathsep.join([*names, *filter(None, [submitted.get(key, "")])])} if names else {}
 
 
 @contextmanager

@@ -97,12 +97,18 @@ def published(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def test_every_job_runs_on_the_cluster_and_full_build_finds_nothing_left_to_do(cluster: Any, overlay: Path) -> None:
+@pytest.fixture(scope="module")
+def built(cluster: Any, overlay: Path) -> Path:
+    """The overlay, after every job was submitted, one after another."""
     for job in ONE_BY_ONE:
         done = cluster.submit(job, "--config", str(overlay), "--as-of", AS_OF)
         assert done.returncode == 0, f"{job}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
         assert "FutureWarning" not in done.stderr, job
+    return overlay
 
+
+def test_every_job_runs_on_the_cluster_and_full_build_finds_nothing_left_to_do(cluster: Any, built: Path) -> None:
+    overlay = built
     rows = published(overlay.parent / "root")
     customers = Counter(row["customer_id"] for row in rows)
     assert set(customers.values()) == {1}
@@ -121,18 +127,18 @@ def test_every_job_runs_on_the_cluster_and_full_build_finds_nothing_left_to_do(c
     assert published(overlay.parent / "root") == rows
 
 
-def test_both_workers_did_some_of_it(cluster: Any, overlay: Path) -> None:
-    assert (overlay.parent / "root" / "customer_embeddings").exists(), "runs after the chain"
+@pytest.mark.usefixtures("built")
+def test_both_workers_did_some_of_it(cluster: Any) -> None:
     applications = [sorted(path.name for path in (cluster.folder / "work" / str(n)).glob("app-*")) for n in range(2)]
     assert applications[0] == applications[1]
     assert len(applications[0]) >= len(ONE_BY_ONE)
 
 
-def test_two_horovod_workers_train_inside_the_cluster(cluster: Any, overlay: Path) -> None:
+def test_two_horovod_workers_train_inside_the_cluster(cluster: Any, built: Path) -> None:
     pytest.importorskip("horovod")
-    horovod = overlay.parent / "horovod.yaml"
+    horovod = built.parent / "horovod.yaml"
     horovod.write_text("pretrain: {launcher: horovod_spark, num_workers: 2, batch_size: 16}\n")
-    files = ["--config", str(overlay), "--config", str(horovod)]
+    files = ["--config", str(built), "--config", str(horovod)]
     done = cluster.submit("pretrain_model", *files, "--as-of", AS_OF)
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
     assert "best of 2 epochs" in done.stdout
