@@ -1,6 +1,6 @@
 """`make bench`: seconds and memory of every stage, one JSON line each, on a generated and on the demo data set.
 
-    python -m jobs.bench --customers 5000 --dataset generated --root data/bench
+    python -m jobs.bench --customers 3000 --dataset generated --root data/bench
 
 Each run starts from an empty folder below --root. Memory is the sum of the resident sets of this process and all that
 descend from it (JVM, Spark's Python workers); pages that two processes share count twice.
@@ -53,7 +53,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def bench(
-    customers: Annotated[int, typer.Option(min=100, help="Customers of the generated data set.")] = 5000,
+    customers: Annotated[int, typer.Option(min=100, help="Customers of the generated data set.")] = 3000,
     dataset: Annotated[list[Dataset] | None, typer.Option(help="Only this one; may be given again.")] = None,
     root: Annotated[Path, typer.Option(help="Folder below which each data set is built anew.")] = Path("data/bench"),
 ) -> None:
