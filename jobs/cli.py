@@ -163,11 +163,11 @@ def parsed_as_of(text: str) -> datetime:
     """An ISO 8601 time with a zone, as UTC. Raises ConfigError."""
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        if time.tzinfo is None:
+            raise ConfigError(f"--as-of: {text!r} has no time zone; for UTC write e.g. {time.isoformat()}Z")
+        return time.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ConfigError(f"--as-of: expected a time such as 2017-10-02T00:00:00Z, found {text!r}") from None
-    if time.tzinfo is None:
-        raise ConfigError(f"--as-of: {text!r} has no time zone; write e.g. {text}Z for UTC")
-    return time.astimezone(UTC)
 
 
 def main(arguments: list[str] | None = None) -> None:

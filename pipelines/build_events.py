@@ -1,5 +1,6 @@
 """Step 1: raw tables -> events, profiles and rejected."""
 
+from contextlib import ExitStack
 from datetime import datetime
 
 from pyspark import StorageLevel
@@ -38,29 +39,31 @@ def build_events(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         return Summary("events", numbers["rows_read"], numbers["events"], changed=False)
 
     tables = judged_tables(spark, config)
-    for table in tables.values():
-        table.rows.persist(StorageLevel.DISK_ONLY)
-    endings = {name: _endings(table.rows) for name, table in tables.items()}
-    verdicts = [
-        v for table in tables.values() for v in row_verdicts(table.rows, source=table.name, checks=table.checks)
-    ]
-    _stop_if_failed(verdicts)
+    with ExitStack() as kept:  # on disk while it is needed, also when the gate stops the run
 
-    events = _events(config, tables).persist(StorageLevel.DISK_ONLY)
-    verdicts += event_verdicts(events, gate=config.events.gate)
-    _stop_if_failed(verdicts)
+        def keep(frame: DataFrame) -> DataFrame:
+            kept.callback(frame.unpersist)
+            return frame.persist(StorageLevel.DISK_ONLY)
 
-    rejected = timeline([rejected_rows(table.rows, source=name) for name, table in tables.items()], REJECTED)
-    write_table(rejected, REJECTED, config.root, made_from=made_from or "")
-    write_table(_profiles(spark, config, tables), profile_contract(config), config.root, made_from=made_from or "")
-    numbers = {"rows_read": sum(sum(ends.values()) for ends in endings.values()), "events": events.count()}
-    write_table(events, event_contract(config), config.root, made_from=made_from or "", numbers=numbers)
+        endings = {name: _endings(keep(table.rows)) for name, table in tables.items()}
+        verdicts = [
+            v for table in tables.values() for v in row_verdicts(table.rows, source=table.name, checks=table.checks)
+        ]
+        _stop_if_failed(verdicts)
+        events = keep(_events(config, tables))
+        verdicts += event_verdicts(events, gate=config.events.gate)
+        _stop_if_failed(verdicts)
 
-    num_cut = int((events.agg(F.sum("num_values_cut")).first() or [0])[0] or 0)
-    metrics = {**_row_metrics(endings), **_event_metrics(events), ("set_values_cut", ""): num_cut}
-    write_metrics(spark, metrics, config.root, as_of=as_of, run_id="", stage="events")
-    for frame in [events, *[table.rows for table in tables.values()]]:
-        frame.unpersist()
+        num_cut = int((events.agg(F.sum("num_values_cut")).first() or [0])[0] or 0)
+        metrics = {**_row_metrics(endings), **_event_metrics(events), ("set_values_cut", ""): num_cut}
+        write_metrics(spark, metrics, config.root, as_of=as_of, run_id="", stage="events")
+        made = made_from or ""
+        rejected = timeline([rejected_rows(table.rows, source=name) for name, table in tables.items()], REJECTED)
+        write_table(rejected, REJECTED, config.root, made_from=made)
+        write_table(_profiles(spark, config, tables), profile_contract(config), config.root, made_from=made)
+        numbers = {"rows_read": sum(sum(ends.values()) for ends in endings.values()), "events": events.count()}
+        write_table(events, event_contract(config), config.root, made_from=made, numbers=numbers)  # last: it says done
+
     notes = [_account(tables[name], ends) for name, ends in endings.items()]
     notes += [f"{num_cut:,} values of sets were beyond their max_values and left out"] if num_cut else []
     notes += [f"warning: {verdict.detail}" for verdict in verdicts if not verdict.passed]

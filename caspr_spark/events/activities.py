@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from caspr_spark.config import Attribute, Group, Sessions
 from caspr_spark.errors import ConfigError
-from caspr_spark.events.rows import RAW, quoted, row_as_json
+from caspr_spark.events.rows import key_columns, lacks_key, row_as_json
 
 
 def activities(
@@ -53,22 +53,21 @@ def with_sessions(events: DataFrame, *, sessions: Sessions | None) -> DataFrame:
 
 
 def event_id(source: str, parts: list[Column]) -> Column:
-    """`source:part/part`, with / and % in a part escaped: different parts never give the same id."""
-    escaped = [
-        F.replace(
-            F.replace(F.coalesce(part.cast("string"), F.lit("")), F.lit("%"), F.lit("%25")), F.lit("/"), F.lit("%2F")
-        )
-        for part in parts
-    ]
-    return F.concat(F.lit(f"{source}:"), F.concat_ws("/", *escaped))
+    """`source:part/part`, / and % escaped, %- for null: different parts never give the same id."""
+
+    def escaped(part: Column) -> Column:
+        without_percent = F.replace(part.cast("string"), F.lit("%"), F.lit("%25"))
+        return F.coalesce(F.replace(without_percent, F.lit("/"), F.lit("%2F")), F.lit("%-"))
+
+    return F.concat(F.lit(f"{source}:"), F.concat_ws("/", *[escaped(part) for part in parts]))
 
 
 def _one_per_row(taken: DataFrame, *, source: str, key: list[str], attributes: Mapping[str, Attribute]) -> DataFrame:
-    identity = [F.col(f"{RAW}.{quoted(name)}") for name in key] or [F.md5(row_as_json())]
+    by_content = event_id(source, [F.md5(row_as_json())])
     return taken.select(
         "customer_id",
         "event_time",
-        event_id(source, identity).alias("event_id"),
+        F.when(lacks_key(key), by_content).otherwise(event_id(source, key_columns(key))).alias("event_id"),
         F.lit(source).alias("source"),
         F.lit(1).cast("bigint").alias("num_raw_rows"),
         _num_values_cut({name: F.col(name) for name in _sets(attributes)}, attributes).alias("num_values_cut"),
@@ -77,7 +76,7 @@ def _one_per_row(taken: DataFrame, *, source: str, key: list[str], attributes: M
 
 
 def _one_per_group(taken: DataFrame, *, source: str, by: list[str], attributes: Mapping[str, Attribute]) -> DataFrame:
-    parts = [F.col(f"{RAW}.{quoted(name)}").alias(f"by_{index}") for index, name in enumerate(by)]
+    parts = [column.alias(f"by_{index}") for index, column in enumerate(key_columns(by))]
     grouped = taken.select("customer_id", "event_time", *parts, *attributes).groupBy(
         "customer_id", *[f"by_{index}" for index in range(len(by))]
     )

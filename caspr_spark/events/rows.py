@@ -122,9 +122,7 @@ def judged_rows(
     judged = typed.select(RAW, FILE, CORRUPT, "customer_id", "event_time", *attributes, *flags)
     reasons = [F.when(~F.col(f"met_{name}"), F.lit(name)) for name in checks]
     reason = F.coalesce(*reasons) if reasons else F.lit(None).cast("string")
-    identity = [F.col(f"{RAW}.{quoted(name)}") for name in key]
-    has_no_key = reduce(Column.__or__, [column.isNull() for column in identity], F.lit(not key))
-    identity.append(F.when(has_no_key, F.col(RAW)))
+    identity = [*key_columns(key), F.when(lacks_key(key), F.md5(row_as_json()))]
     newest_first = Window.partitionBy(reason.isNull(), *identity).orderBy(F.desc("event_time"), F.xxhash64(F.col(RAW)))
     repeated = reason.isNull() & (F.row_number().over(newest_first) > 1)
     return judged.withColumn("ending", F.when(repeated, DUPLICATE).otherwise(reason))
@@ -139,6 +137,16 @@ def rejected_rows(judged: DataFrame, *, source: str) -> DataFrame:
         F.col(FILE).alias("file"),
         content.alias("content"),
     )
+
+
+def key_columns(names: list[str]) -> list[Column]:
+    """The raw columns of these names, from the struct of the raw row."""
+    return [F.col(f"{RAW}.{quoted(name)}") for name in names]
+
+
+def lacks_key(key: list[str]) -> Column:
+    """True for a row that no key identifies: a part of it is null, or none is declared."""
+    return reduce(Column.__or__, [column.isNull() for column in key_columns(key)], F.lit(not key))
 
 
 def row_as_json() -> Column:

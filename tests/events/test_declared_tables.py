@@ -181,3 +181,21 @@ def test_f51_the_order_and_the_files_of_the_rows_do_not_change_the_events(spark:
 
     assert found[0] == found[1]
     assert len(found[0]) == 9  # customers and days
+
+
+def test_a_null_in_a_key_identifies_nothing(spark: SparkSession, tmp_path: Path) -> None:
+    table = tmp_path / "visits.csv"
+    table.write_text(
+        "id,line,customer,at,amount\n"
+        "1,,ann,2024-01-01T10:00:00Z,5\n"
+        "1,,ann,2024-01-01T11:00:00Z,6\n"  # as much another row as the next
+        "1,,bob,2024-01-01T11:00:00Z,6\n"
+        "1,,bob,2024-01-01T11:00:00Z,6\n"  # the same row again
+        "1,2,ann,2024-01-01T12:00:00Z,7\n"
+        "1,2,ann,2024-01-01T13:00:00Z,8\n"  # the same key: the newer one stays
+    )
+    events = events_of(spark, config_of(tmp_path, sources={"visits": visits(table, key=["id", "line"])})).collect()
+
+    assert sorted(event["amount"] for event in events) == [5, 6, 6, 8]
+    assert len({event["event_id"] for event in events}) == 4
+    assert "visits:1/2" in {event["event_id"] for event in events}

@@ -74,7 +74,6 @@ def test_stop_leaves_the_old_tables_warn_goes_on_and_a_rerun_changes_nothing(
     )
 
 
-@pytest.mark.xfail(reason="build_events leaves its frames persisted when the gate stops it", raises=GateError)
 def test_a_mended_file_is_seen_by_the_next_run_of_the_same_session(spark: SparkSession, tmp_path: Path) -> None:
     raw = tmp_path / "visits.csv"
     raw.write_text(BAD)
