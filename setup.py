@@ -20,7 +20,6 @@ CORE = [
     "pydantic",
     "PyYAML",
     "rich",
-    "structlog",
     "typer",
 ]
 EXTRAS = {
