@@ -73,11 +73,17 @@ def test_a_time_without_zone_is_refused(verb: str, capsys: pytest.CaptureFixture
     assert "2024-06-01T00:00:00Z" in err
 
 
-def test_what_is_no_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = outcome(capsys, "build-events", "--config", SHOP, "--as-of", "yesterday")
+@pytest.mark.parametrize("text", ["yesterday", "2017-13-02T00:00:00Z", "1506902400", "", "0001-01-01T00:00:00+05:00"])
+def test_what_is_no_time_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = outcome(capsys, "build-events", "--config", SHOP, "--as-of", text)
     assert code == 2
-    assert "expected a time such as" in err
-    assert "'yesterday'" in err
+    assert f"expected a time such as 2017-10-02T00:00:00Z, found {text!r}" in err
+
+
+def test_the_hint_for_a_date_alone_can_be_used(capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, err = outcome(capsys, "build-events", "--config", SHOP, "--as-of", "2024-06-01")
+    hint = err.split()[-1]
+    assert parsed_as_of(hint).isoformat() == "2024-06-01T00:00:00+00:00"
 
 
 def test_a_time_of_any_zone_is_read_as_utc() -> None:
