@@ -66,7 +66,7 @@ def pretrain_fingerprint(
         version=TRAINING_VERSION,
         sequences=manifest.fingerprint,
         layout=manifest.layout.model_dump(mode="json"),
-        files=[(file.path, file.sha256) for file in manifest.files],
+        files=sorted((file.split, file.sha256) for file in manifest.files),
         model=model.model_dump(mode="json"),
         pretrain=settings,
         seed=seed,

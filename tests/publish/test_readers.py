@@ -39,7 +39,7 @@ def _spark_rows(spark: SparkSession, root: str) -> list[dict[str, Any]]:
 
 
 def _duckdb_rows(path: str) -> list[dict[str, Any]]:
-    vectors = DeltaTable(path).to_pyarrow_dataset()  # noqa: F841  (DuckDB finds it by name)
+    vectors = DeltaTable(path).to_pyarrow_table()  # noqa: F841  (DuckDB finds it by name)
     times = ["epoch_us(as_of) as as_of", "epoch_us(last_event_time) as last_event_time"]
     found = duckdb.sql(f"select {', '.join([*COLUMNS, *times])} from vectors")
     return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
