@@ -22,7 +22,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.master": "local[2]",
         "spark.driver.memory": "1g",
         "spark.sql.shuffle.partitions": "2",  # tables of a few rows
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # code that runs once or twice
+        # for code that runs once or twice; that compiler alone gets too small a cache for a whole test run
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m",
         "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
     }
     log_file: Path = tmp_path_factory.mktemp("logs") / "spark.log"
