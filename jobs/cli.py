@@ -3,12 +3,12 @@
 import signal
 import sys
 import traceback
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pyspark.sql import SparkSession
@@ -81,11 +81,8 @@ def pretrain_model(config: ConfigPaths, as_of: AsOf) -> None:
     from pipelines.pretrain_model import pretrain_model as step
 
     def with_bar(spark: SparkSession, settings: Config, time: datetime) -> Summary:
-        bar = TrainingBar(settings.pretrain.max_epochs)
-        try:
+        with closing(TrainingBar(settings.pretrain.max_epochs)) as bar:
             return step(spark, settings, time, progress=bar)
-        finally:
-            bar.close()
 
     _run("pretrain", config, as_of, with_bar)
 
@@ -143,12 +140,10 @@ def full_build(config: ConfigPaths, as_of: AsOfs) -> None:
     console.print(f"[bold]{settings.dataset}[/bold]: caspr-spark {__version__}, tables in {settings.root}")
 
     def step_with_bar(name: str, step: Callable[[], Summary]) -> Summary:
-        try:
+        with closing(bar):
             return shown_step(name, step)
-        finally:
-            bar.close()
 
-    with _Session(settings, "full_build") as spark:
+    with _session(settings, "full_build") as spark:
         summaries = build(spark, settings, times, run_step=step_with_bar, training_progress=bar)
         scores = task_score_table(spark, settings, times[-1])
     if not any(summary.changed for summary in summaries):
@@ -173,8 +168,6 @@ def parsed_as_of(text: str) -> datetime:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a failure that the user can mend is one message, and its kind is the exit code."""
     signal.signal(signal.SIGTERM, _terminate)
-    # Petastorm's threads use interfaces of pyarrow that are going away; a filter set around them does not reach them.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
     try:
         app(args=arguments, standalone_mode=True)
     except CasprError as error:
@@ -195,23 +188,19 @@ def run_job(verb: str) -> None:
 
 def _run(name: str, config: list[Path], as_of: str, step: Callable[[SparkSession, Config, datetime], Summary]) -> None:
     time, settings = parsed_as_of(as_of), load_config(config)
-    with _Session(settings, name) as spark:
+    with _session(settings, name) as spark:
         shown_step(name, lambda: step(spark, settings, time))
 
 
-class _Session:
+@contextmanager
+def _session(settings: Config, name: str) -> Iterator[SparkSession]:
     """A Spark session that ends with the command, also when it fails."""
-
-    def __init__(self, settings: Config, name: str) -> None:
-        self._settings, self._name = settings, name
-
-    def __enter__(self) -> SparkSession:
-        log_file = Path(self._settings.root) / "logs" / "spark.log"
-        self._spark = spark_session(f"caspr-spark {self._name}", self._settings.spark.settings, log_file=log_file)
-        return self._spark
-
-    def __exit__(self, *_: Any) -> None:
-        self._spark.stop()
+    log_file = Path(settings.root) / "logs" / "spark.log"
+    spark = spark_session(f"caspr-spark {name}", settings.spark.settings, log_file=log_file)
+    try:
+        yield spark
+    finally:
+        spark.stop()
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -25,7 +26,7 @@ _METRIC_NAMES = {"auroc": "AUROC", "average_precision": "PR-AUC"}
 def shown_step(name: str, step: Callable[[], Summary]) -> Summary:
     """Run a step under a spinner, then print its line: rows in, rows out, seconds, and its notes."""
     started = time.monotonic()
-    with console.status(f"{name} …") if console.is_terminal else _nothing():
+    with console.status(f"{name} …") if console.is_terminal else nullcontext():
         summary = step()
     seconds = time.monotonic() - started
     rows = f"{summary.rows_in:>12,} in → {summary.rows_out:>10,} out"
@@ -105,12 +106,5 @@ def reading_commands(root: str) -> str:
 
 def _shown_python() -> str:
     """The interpreter as a user would type it: relative where it lies below the working directory."""
-    from pathlib import Path
-
     python = Path(sys.executable)
     return str(python.relative_to(Path.cwd())) if python.is_relative_to(Path.cwd()) else str(python)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 
 from caspr_spark.config import Attribute, Group, Sessions
 from caspr_spark.errors import ConfigError
+from caspr_spark.events.raw import first_line
 from caspr_spark.events.rows import key_columns, lacks_key, row_as_json
 
 
@@ -35,7 +36,7 @@ def with_sessions(events: DataFrame, *, sessions: Sessions | None) -> DataFrame:
         try:
             events.where(F.expr(predicate or "true"))
         except AnalysisException as error:
-            raise ConfigError(f"sessions.{name} ({predicate}): {str(error).strip().splitlines()[0]}") from None
+            raise ConfigError(f"sessions.{name} ({predicate}): {first_line(error)}") from None
     in_order = Window.partitionBy("customer_id").orderBy("event_time", "event_id")
     idle = F.col("event_time") > F.lag("event_time").over(in_order) + F.expr(
         f"interval {sessions.idle_minutes} minutes"

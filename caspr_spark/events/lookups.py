@@ -5,8 +5,7 @@ from pyspark.sql import functions as F
 
 from caspr_spark.config import Lookup
 from caspr_spark.errors import CasprError
-from caspr_spark.events.raw import CORRUPT, FILE
-from caspr_spark.events.rows import quoted
+from caspr_spark.events.raw import CORRUPT, FILE, quoted
 
 
 def with_lookup(rows: DataFrame, table: DataFrame, *, lookup: Lookup, where: str) -> DataFrame:

@@ -33,9 +33,9 @@ def raw_rows(spark: SparkSession, table: InputTable, *, where: str) -> DataFrame
     try:
         rows = _opened(spark, table, where)
     except AnalysisException as error:
-        raise ConfigError(f"{where}: cannot open {table.path or 'the table'}: {_first_line(error)}") from None
+        raise ConfigError(f"{where}: cannot open {table.path or 'the table'}: {first_line(error)}") from None
     maps = [field.name for field in rows.schema.fields if "map<" in field.dataType.simpleString()]
-    return rows.withColumns({name: F.to_json(F.col(f"`{name}`")) for name in maps})  # as text, rows can be compared
+    return rows.withColumns({name: F.to_json(F.col(quoted(name))) for name in maps})  # as text, rows can be compared
 
 
 def source_identity(spark: SparkSession, table: InputTable, *, where: str) -> str | None:
@@ -121,5 +121,11 @@ def missing_columns(rows: DataFrame, wanted: Iterable[tuple[str, str]]) -> list[
     ]
 
 
-def _first_line(error: AnalysisException) -> str:
+def first_line(error: AnalysisException) -> str:
+    """What Spark says, without the plan that follows."""
     return str(error).strip().splitlines()[0]
+
+
+def quoted(name: str) -> str:
+    """A column name in back-quotes, so that any name can be used."""
+    return "`" + name.replace("`", "``") + "`"

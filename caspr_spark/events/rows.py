@@ -14,7 +14,7 @@ from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, Str
 
 from caspr_spark.config import Attribute, Check, Time
 from caspr_spark.errors import ConfigError
-from caspr_spark.events.raw import CORRUPT, FILE
+from caspr_spark.events.raw import CORRUPT, FILE, first_line, quoted
 
 DUPLICATE = "duplicate"
 RAW = "raw_row"
@@ -48,7 +48,7 @@ def typed_rows(
             hint = (
                 "; columns of csv and json are text: write try_cast(COLUMN as double)" if attribute.expression else ""
             )
-            problems.append(f"{where}.attributes.{name}: {str(error).strip().splitlines()[0]}{hint}")
+            problems.append(f"{where}.attributes.{name}: {first_line(error)}{hint}")
             continue
         if attribute.kind == "numerical" and attribute.aggregate != "count":
             number = _number(source_value, data_type)
@@ -61,7 +61,7 @@ def typed_rows(
     try:
         raw.select(event_time)
     except AnalysisException as error:
-        raise ConfigError(f"  - {where}: the time cannot be read: {str(error).strip().splitlines()[0]}") from None
+        raise ConfigError(f"  - {where}: the time cannot be read: {first_line(error)}") from None
     typed = {
         "customer_id": F.col(quoted(entity)).cast("string"),
         "event_time": event_time,
@@ -81,7 +81,7 @@ def utc_time(raw: DataFrame, time: Time) -> Column:
     column, data_type = F.col(quoted(time.column)), raw.schema[time.column].dataType
     unit = time.unit
     if unit == "timestamp" and isinstance(data_type, NumericType):
-        unit = "ns"  # how Spark hands over a Parquet timestamp in nanoseconds, which bears no zone
+        # how Spark hands over a Parquet timestamp in nanoseconds, which bears no zone
         return _in_zone(F.timestamp_micros(F.floor(column.cast("bigint") / 1000)), time.zone)
     if unit != "timestamp":
         number = F.expr(f"try_cast({quoted(time.column)} as decimal(38, 9))")
@@ -116,7 +116,7 @@ def judged_rows(
         try:
             typed.select(F.expr(check.rule))
         except AnalysisException as error:
-            raise ConfigError(f"{where}.checks.{name}.rule: {str(error).strip().splitlines()[0]}") from None
+            raise ConfigError(f"{where}.checks.{name}.rule: {first_line(error)}") from None
         met[name] = F.coalesce(F.expr(check.rule), F.lit(True))
     flags = [value.alias(f"met_{name}") for name, value in met.items()]
     judged = typed.select(RAW, FILE, CORRUPT, "customer_id", "event_time", *attributes, *flags)
@@ -152,11 +152,6 @@ def lacks_key(key: list[str]) -> Column:
 def row_as_json() -> Column:
     """The raw row as JSON, its times to the microsecond: rows that differ give texts that differ."""
     return F.to_json(RAW, _AS_JSON)
-
-
-def quoted(name: str) -> str:
-    """A column name in back-quotes, so that any name can be used."""
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _source_value(raw: DataFrame, name: str, attribute: Attribute) -> Column:

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from caspr_spark.config import Check, Config, InputTable, Profile, Source
 from caspr_spark.errors import ConfigError
 from caspr_spark.events.lookups import with_lookup
-from caspr_spark.events.raw import CORRUPT, missing_columns, raw_rows, source_identity
+from caspr_spark.events.raw import CORRUPT, first_line, missing_columns, raw_rows, source_identity
 from caspr_spark.events.rows import judged_rows, typed_rows
 from caspr_spark.lineage import fingerprint
 
@@ -61,7 +61,6 @@ def _judged(spark: SparkSession, name: str, table: Source | Profile, common: dic
     where = f"{'sources' if is_source else 'profiles'}.{name}"
     everything = raw_rows(spark, table, where=where)
     rows = _filtered(everything, table, where)
-    _demand(rows, [(f"{where}.entity", table.entity)])
     time = table.time if isinstance(table, Source) else table.valid_from
     key, checks = ([table.entity, time.column] if time else [table.entity]), common
     if isinstance(table, Source):
@@ -88,11 +87,12 @@ def _filtered(rows: DataFrame, table: Source | Profile, where: str) -> DataFrame
     try:
         return rows.where(F.expr(table.filter) | F.col(CORRUPT).isNotNull())
     except AnalysisException as error:
-        raise ConfigError(f"  - {where}.filter: {str(error).strip().splitlines()[0]}") from None
+        raise ConfigError(f"  - {where}.filter: {first_line(error)}") from None
 
 
 def _wanted(table: Source | Profile, where: str) -> list[tuple[str, str]]:
-    wanted = [
+    wanted = [(f"{where}.entity", table.entity)]
+    wanted += [
         (f"{where}.attributes.{name}", attribute.column or name)
         for name, attribute in table.attributes.items()
         if attribute.expression is None and not (attribute.aggregate == "count" and attribute.column is None)
