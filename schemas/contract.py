@@ -19,11 +19,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Contract:
-    """One table: where it lies below the data root (`name`), its columns in order, and its key."""
+    """One table: where it lies below the data root (`name`), its columns in order, and its keys.
+
+    `key` identifies a row. `time_key` is the column by which an entity's rows follow one another, in a table that holds
+    many of each: what was known of the entity at some time is its row with the newest `time_key` at or before it.
+    """
 
     name: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
+    time_key: str | None = None
 
     @property
     def column_names(self) -> list[str]:

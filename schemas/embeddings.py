@@ -13,5 +13,7 @@ _COLUMNS = (
 )
 
 EMBEDDINGS = Contract("embeddings", _COLUMNS, key=("customer_id",))
-CUSTOMER_EMBEDDING_HISTORY = Contract("customer_embedding_history", _COLUMNS, key=("customer_id", "run_id"))
+CUSTOMER_EMBEDDING_HISTORY = Contract(
+    "customer_embedding_history", _COLUMNS, key=("customer_id", "run_id"), time_key="as_of"
+)
 CUSTOMER_EMBEDDINGS = Contract("customer_embeddings", _COLUMNS, key=("customer_id",))
