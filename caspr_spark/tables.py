@@ -1,6 +1,8 @@
 """Reading and writing our Delta tables: contracts are checked both ways, and a commit says what it was made from."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,8 @@ _PROPERTIES = {
     "delta.enableChangeDataFeed": "true",
     "delta.enableDeletionVectors": "false",
 }
+
+_MAX_RANGES = 36
 
 
 def table_path(contract: Contract, root: str) -> str:
@@ -64,7 +68,7 @@ def write_table(
     """
     path = table_path(contract, root)
     check_columns(table, contract, path)
-    notes = json.dumps({"made_from": made_from, "numbers": numbers or {}})
+    notes = _notes(made_from, numbers)
     writer = table.select(*contract.column_names).write.format("delta").mode(mode).option("userMetadata", notes)
     for key, value in _PROPERTIES.items():
         writer = writer.option(key, value)
@@ -73,6 +77,109 @@ def write_table(
     if once is not None:
         writer = writer.option("txnAppId", once).option("txnVersion", "1")
     writer.save(path)
+
+
+def change_table(
+    spark: SparkSession,
+    contract: Contract,
+    root: str,
+    *,
+    removed: DataFrame,
+    added: DataFrame,
+    made_from: str = "",
+    numbers: dict[str, Any] | None = None,
+    near: str | None = None,
+) -> tuple[int, int]:
+    """Take `removed` out of the table and put `added` in, in one commit; returns how many rows each of them has.
+
+    Rows are told apart by the contract's key; a key in both tables is a changed row. Where nothing is removed the rows
+    are appended, and no file is rewritten. `near` names a timestamp column of both tables: only files with times of
+    the same months are looked at. Nothing to change is an empty commit, which still carries the notes.
+
+    Raises:
+        CasprError: the columns are not the contract's.
+    """
+    num_removed, num_added = removed.count(), added.count()
+    if not num_removed:
+        write_table(added, contract, root, mode="append", made_from=made_from, numbers=numbers)
+        return 0, num_added
+    path = table_path(contract, root)
+    check_columns(added, contract, path)
+    same_key = " and ".join(f"present.`{name}` <=> change.`{name}`" for name in contract.key)
+    changes = (
+        added.select(*contract.column_names, F.lit(True).alias("is_added"))
+        .unionByName(
+            removed.join(
+                added, on=[removed[name].eqNullSafe(added[name]) for name in contract.key], how="left_anti"
+            ).select(*contract.column_names, F.lit(False).alias("is_added"))
+        )
+        .alias("change")
+    )
+    if near is not None:
+        same_key = f"{same_key} and ({_months(removed.select(near).unionAll(added.select(near)), near)})"
+    values: dict[str, str | Any] = {f"`{name}`": f"change.`{name}`" for name in contract.column_names}
+    with committed_with(spark, made_from=made_from, numbers=numbers):
+        (
+            DeltaTable.forPath(spark, path)
+            .alias("present")
+            .merge(changes, same_key)
+            .whenMatchedDelete("not change.is_added")
+            .whenMatchedUpdate("change.is_added", set=values)
+            .whenNotMatchedInsert("change.is_added", values=values)
+            .execute()
+        )
+    return num_removed, num_added
+
+
+@contextmanager
+def committed_with(
+    spark: SparkSession, *, made_from: str, numbers: dict[str, Any] | None = None, once: str | None = None
+) -> Iterator[None]:
+    """A MERGE inside carries these notes; `once` as in `write_table`."""
+    settings = {"spark.databricks.delta.commitInfo.userMetadata": _notes(made_from, numbers)}
+    if once is not None:
+        settings["spark.databricks.delta.write.txnAppId"] = once
+        settings["spark.databricks.delta.write.txnVersion"] = "1"
+    for key, value in settings.items():
+        spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        for key in settings:
+            spark.conf.unset(key)
+
+
+def _notes(made_from: str, numbers: dict[str, Any] | None) -> str:
+    return json.dumps({"made_from": made_from, "numbers": numbers or {}})
+
+
+def _months(times: DataFrame, column: str) -> str:
+    """The months of `times` as a predicate on the table present, in literals, so that Delta passes over other files."""
+    months = times.select(F.trunc(column, "month").alias("month")).distinct().orderBy("month").collect()
+    ranges = [(row["month"], row["month"]) for row in months]
+    if len(ranges) > _MAX_RANGES:
+        ranges = [(ranges[0][0], ranges[-1][1])]
+    return " or ".join(
+        f"(present.`{column}` >= timestamp'{first:%Y-%m-%d}' "
+        f"and present.`{column}` < timestamp'{last:%Y-%m-%d}' + interval 1 month)"
+        for first, last in ranges
+    )
+
+
+def table_version(spark: SparkSession, contract: Contract, root: str) -> int:
+    """Newest version of the table; -1 where there is none."""
+    if not table_exists(spark, contract, root):
+        return -1
+    newest = DeltaTable.forPath(spark, table_path(contract, root)).history(1).select("version").first()
+    return -1 if newest is None else int(newest["version"])
+
+
+def changed_rows(spark: SparkSession, contract: Contract, root: str, *, after: int, until: int) -> DataFrame:
+    """Rows that commits after version `after` up to `until` put in, changed (before and after) or took out."""
+    if after >= until:
+        return read_table(spark, contract, root, version=until).limit(0)
+    feed = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", after + 1)
+    return feed.option("endingVersion", until).load(table_path(contract, root)).select(*contract.column_names)
 
 
 def create_table(spark: SparkSession, contract: Contract, root: str) -> None:

@@ -1,22 +1,31 @@
 """Step 1: raw tables -> events, profiles and rejected."""
 
-from contextlib import ExitStack
+from collections.abc import Mapping
 from datetime import datetime
+from typing import NamedTuple
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark import __version__
-from caspr_spark.config import Config
-from caspr_spark.errors import GateError
+from caspr_spark.config import Config, Expectation, Profile, Source
+from caspr_spark.disk import Keep, kept_on_disk
+from caspr_spark.errors import CasprError, GateError
 from caspr_spark.events.activities import activities, with_sessions
+from caspr_spark.events.arrivals import (
+    Arrivals,
+    arrivals,
+    current_position,
+    customers_of,
+    read_position,
+    write_position,
+)
 from caspr_spark.events.gate import Verdict, event_verdicts, row_verdicts
 from caspr_spark.events.rows import DUPLICATE, rejected_rows
-from caspr_spark.events.sources import JudgedTable, inputs_fingerprint, judged_tables
+from caspr_spark.events.sources import JudgedTable, judged_tables
 from caspr_spark.events.timeline import profile_rows, timeline
 from caspr_spark.metrics import write_metrics
-from caspr_spark.tables import last_commit_notes, write_table
+from caspr_spark.tables import change_table, last_commit_notes, read_table, write_table
 from pipelines.summary import Summary
 from schemas.contract import Contract
 from schemas.events import REJECTED, events_contract
@@ -26,48 +35,123 @@ _TAKEN = "taken"
 
 
 def build_events(spark: SparkSession, config: Config, as_of: datetime) -> Summary:
-    """Write `events`, `profiles` and `rejected`; nothing is written if a `stop` check fails.
+    """Write `events`, `profiles` and `rejected` from all raw rows; nothing is written if a `stop` check fails.
 
     Raises:
         ConfigError: a declared table or column is not there (all of them are named at once).
         GateError: a check declared as `stop` failed.
     """
-    made_from = inputs_fingerprint(spark, config, version=__version__)
+    now = current_position(spark, config, version=__version__)
+    made_from = now.fingerprint
     last = last_commit_notes(spark, event_contract(config), config.root)
     if made_from is not None and last.get("made_from") == made_from:
         numbers = last["numbers"]
         return Summary("events", numbers["rows_read"], numbers["events"], changed=False)
 
     tables = judged_tables(spark, config)
-    with ExitStack() as kept:  # on disk while it is needed, also when the gate stops the run
-
-        def keep(frame: DataFrame) -> DataFrame:
-            kept.callback(frame.unpersist)
-            return frame.persist(StorageLevel.DISK_ONLY)
-
+    with kept_on_disk() as keep:
         endings = {name: _endings(keep(table.rows)) for name, table in tables.items()}
-        verdicts = [
-            v for table in tables.values() for v in row_verdicts(table.rows, source=table.name, checks=table.checks)
-        ]
-        _stop_if_failed(verdicts)
-        events = keep(_events(config, tables))
-        verdicts += event_verdicts(events, gate=config.events.gate)
-        _stop_if_failed(verdicts)
+        verdicts = _row_verdicts(tables)
+        made = made_tables(spark, config, tables, keep)
+        verdicts += _event_verdicts(made.events, config.events.gate)
 
-        num_cut = int((events.agg(F.sum("num_values_cut")).first() or [0])[0] or 0)
-        metrics = {**_row_metrics(endings), **_event_metrics(events), ("set_values_cut", ""): num_cut}
-        write_metrics(spark, metrics, config.root, as_of=as_of, run_id="", stage="events")
-        made = made_from or ""
-        rejected = timeline([rejected_rows(table.rows, source=name) for name, table in tables.items()], REJECTED)
-        write_table(rejected, REJECTED, config.root, made_from=made)
-        write_table(_profiles(spark, config, tables), profile_contract(config), config.root, made_from=made)
-        numbers = {"rows_read": sum(sum(ends.values()) for ends in endings.values()), "events": events.count()}
-        write_table(events, event_contract(config), config.root, made_from=made, numbers=numbers)  # last: it says done
+        num_cut = _write_metrics(spark, config, as_of, endings, made.events)
+        name = made_from or ""
+        write_table(made.rejected, REJECTED, config.root, made_from=name)
+        write_table(made.profiles, profile_contract(config), config.root, made_from=name)
+        numbers = {
+            "rows_read": _num_rows(endings),
+            "events": made.events.count(),
+            "position": write_position(now, config.root),
+        }
+        in_time = made.events.repartitionByRange("event_time")  # a refresh then passes over files of other months
+        write_table(in_time, event_contract(config), config.root, made_from=name, numbers=numbers)  # last: it says done
+    return Summary("events", numbers["rows_read"], numbers["events"], tuple(_notes(tables, endings, num_cut, verdicts)))
 
-    notes = [_account(tables[name], ends) for name, ends in endings.items()]
-    notes += [f"{num_cut:,} values of sets were beyond their max_values and left out"] if num_cut else []
-    notes += [f"warning: {verdict.detail}" for verdict in verdicts if not verdict.passed]
-    return Summary("events", numbers["rows_read"], numbers["events"], tuple(notes))
+
+def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, compare_all: bool = False) -> Summary:
+    """Bring `events`, `profiles` and `rejected` to what a build from all raw rows would give, from what arrived.
+
+    The rows of the customers that arrived rows name are read again and compared with the tables; only rows that
+    differ are written. Where the raw tables do not tell what arrived (a file was changed, a lookup is another, the
+    declaration changed), or with `compare_all`, every customer is compared.
+
+    Raises:
+        CasprError: there are no events yet.
+        ConfigError: a declared table or column is not there.
+        GateError: a check declared as `stop` failed on what arrived.
+        UnsafeError: a source was replaced, or its changes are no longer kept.
+    """
+    last = last_commit_notes(spark, event_contract(config), config.root)
+    if "position" not in last.get("numbers", {}):
+        raise CasprError(f"{config.root}: there are no events to refresh; run full-build first")
+    now = current_position(spark, config, version=__version__)
+    if now.fingerprint is not None and last["made_from"] == now.fingerprint:
+        return Summary("events", 0, 0, ("nothing arrived",), changed=False)
+
+    reason = "asked to compare all customers"
+    arrived: dict[str, Arrivals] | None = None
+    if not compare_all:
+        found = arrivals(spark, config, read_position(config.root, last["numbers"]["position"]), now)
+        arrived, reason = (None, found) if isinstance(found, str) else (found, "")
+    with kept_on_disk() as keep:
+        customers = None
+        if arrived is None:
+            batch = tables = judged_tables(spark, config)
+        else:
+            declared: dict[str, Source | Profile] = {**config.sources, **config.profiles}
+            entities = {name: table.entity for name, table in declared.items()}
+            batch = judged_tables(spark, config, arrived={name: found.added for name, found in arrived.items()})
+            if arrived:
+                customers = keep(customers_of(arrived, entities))
+            else:
+                customers = spark.createDataFrame([], "customer_id string")
+            tables = judged_tables(spark, config, customers=customers)
+        endings = {name: _endings(keep(table.rows)) for name, table in batch.items()}
+        verdicts = _row_verdicts(batch)
+        if batch is not tables:
+            for table in tables.values():
+                keep(table.rows)
+        made = made_tables(spark, config, tables, keep)
+        if made.events.isEmpty():
+            gate: dict[str, Expectation] = {}
+        elif arrived is None:
+            gate = config.events.gate
+        else:  # what is said of the whole table does not hold for some customers' rows
+            gate = {n: e for n, e in config.events.gate.items() if not e.expectation.startswith("ExpectTable")}
+        verdicts += _event_verdicts(made.events, gate)
+
+        name = now.fingerprint or ""
+        removed, added = _differences(spark, REJECTED, config.root, keep(made.rejected), customers, keep)
+        if arrived is not None:
+            _count_repeats(endings, {n for n, found in arrived.items() if found.gone is None}, removed, added)
+        num_cut = _write_metrics(spark, config, as_of, endings, made.events)
+        change_table(spark, REJECTED, config.root, removed=removed, added=added, made_from=name)
+        contract = profile_contract(config)
+        removed, added = _differences(spark, contract, config.root, keep(made.profiles), customers, keep)
+        change_table(spark, contract, config.root, removed=removed, added=added, made_from=name)
+        contract = event_contract(config)
+        removed, added = _differences(spark, contract, config.root, made.events, customers, keep)
+        num_removed, num_added = removed.count(), added.count()
+        numbers = {
+            "rows_read": last["numbers"]["rows_read"] + _num_rows(endings),
+            "events": last["numbers"]["events"] + num_added - num_removed,
+            "position": write_position(now, config.root),
+        }
+        change_table(
+            spark,
+            contract,
+            config.root,
+            removed=removed,
+            added=added,
+            made_from=name,
+            numbers=numbers,
+            near="event_time",
+        )
+    notes = _notes(batch, endings, num_cut, verdicts)
+    notes += [f"every customer was compared: {reason}"] if reason else []
+    notes += [f"{num_added:,} events added or changed, {num_removed:,} removed or changed"]
+    return Summary("events", _num_rows(endings), num_added, tuple(notes))
 
 
 def event_contract(config: Config) -> Contract:
@@ -80,22 +164,55 @@ def profile_contract(config: Config) -> Contract:
     return profiles_contract({name: attribute.kind for name, attribute in config.profile_attributes.items()})
 
 
-def _events(config: Config, tables: dict[str, JudgedTable]) -> DataFrame:
+class MadeTables(NamedTuple):
+    """EVENTS, PROFILES and REJECTED of the same rows."""
+
+    events: DataFrame
+    profiles: DataFrame
+    rejected: DataFrame
+
+
+def made_tables(spark: SparkSession, config: Config, tables: dict[str, JudgedTable], keep: Keep) -> MadeTables:
+    """What the judged rows give, one table each; events are kept on disk."""
     parts = []
     for name, source in config.sources.items():
         taken = tables[name].rows.where("ending is null")
         found = activities(taken, source=name, key=source.key, group=source.group, attributes=source.attributes)
         parts.append(with_sessions(found, sessions=source.sessions))
-    return timeline(parts, event_contract(config))
-
-
-def _profiles(spark: SparkSession, config: Config, tables: dict[str, JudgedTable]) -> DataFrame:
-    parts = [
+    profiles = [
         profile_rows(tables[name].rows.where("ending is null"), profile=name, attributes=profile.attributes)
         for name, profile in config.profiles.items()
     ]
     none = spark.createDataFrame([], "customer_id string")
-    return timeline(parts or [none], profile_contract(config))
+    return MadeTables(
+        events=keep(timeline(parts, event_contract(config))),
+        profiles=timeline(profiles or [none], profile_contract(config)),
+        rejected=timeline([rejected_rows(table.rows, source=name) for name, table in tables.items()], REJECTED),
+    )
+
+
+def _differences(
+    spark: SparkSession, contract: Contract, root: str, rows: DataFrame, customers: DataFrame | None, keep: Keep
+) -> tuple[DataFrame, DataFrame]:
+    """What must go out of the table and what must come in, so that it holds `rows` for these customers (None: all)."""
+    present = read_table(spark, contract, root)
+    if customers is not None:
+        is_theirs = present["customer_id"].eqNullSafe(customers["customer_id"])
+        present = present.join(F.broadcast(customers), on=is_theirs, how="left_semi")
+    present = keep(present)
+    rows = rows.select(*contract.column_names)
+    return keep(present.subtract(rows)), keep(rows.subtract(present))
+
+
+def _count_repeats(endings: dict[str, dict[str, int]], sources: set[str], removed: DataFrame, added: DataFrame) -> None:
+    """Count arrived rows of these sources that repeat earlier ones as duplicates too, by what changes in REJECTED."""
+    signed = removed.withColumn("num_rows", -F.col("num_rows")).unionByName(added).where(F.col("reason") == DUPLICATE)
+    for row in signed.groupBy("source").agg(F.sum("num_rows").alias("num_rows")).collect():
+        if row["source"] in sources:
+            ends = endings[row["source"]]
+            repeats = row["num_rows"] - ends.get(DUPLICATE, 0)
+            ends[DUPLICATE] = row["num_rows"]
+            ends[_TAKEN] = ends.get(_TAKEN, 0) - repeats
 
 
 def _endings(judged: DataFrame) -> dict[str, int]:
@@ -130,6 +247,42 @@ def _row_metrics(endings: dict[str, dict[str, int]]) -> dict[tuple[str, str], fl
 def _event_metrics(events: DataFrame) -> dict[tuple[str, str], float]:
     counted = events.groupBy("source").agg(F.count(F.lit(1)).alias("events")).orderBy("source")
     return {("events", row["source"]): row["events"] for row in counted.collect()}
+
+
+def _write_metrics(
+    spark: SparkSession, config: Config, as_of: datetime, endings: dict[str, dict[str, int]], events: DataFrame
+) -> int:
+    """Write the stage's numbers; returns how many values of sets were cut."""
+    num_cut = int((events.agg(F.sum("num_values_cut")).first() or [0])[0] or 0)
+    metrics = {**_row_metrics(endings), **_event_metrics(events), ("set_values_cut", ""): num_cut}
+    write_metrics(spark, metrics, config.root, as_of=as_of, run_id="", stage="events")
+    return num_cut
+
+
+def _num_rows(endings: dict[str, dict[str, int]]) -> int:
+    return sum(sum(ends.values()) for ends in endings.values())
+
+
+def _notes(
+    tables: dict[str, JudgedTable], endings: dict[str, dict[str, int]], num_cut: int, verdicts: list[Verdict]
+) -> list[str]:
+    notes = [_account(tables[name], ends) for name, ends in endings.items()]
+    notes += [f"{num_cut:,} values of sets were beyond their max_values and left out"] if num_cut else []
+    return notes + [f"warning: {verdict.detail}" for verdict in verdicts if not verdict.passed]
+
+
+def _row_verdicts(tables: dict[str, JudgedTable]) -> list[Verdict]:
+    verdicts = [
+        v for table in tables.values() for v in row_verdicts(table.rows, source=table.name, checks=table.checks)
+    ]
+    _stop_if_failed(verdicts)
+    return verdicts
+
+
+def _event_verdicts(events: DataFrame, gate: Mapping[str, Expectation]) -> list[Verdict]:
+    verdicts = event_verdicts(events, gate=gate) if gate else []
+    _stop_if_failed(verdicts)
+    return verdicts
 
 
 def _stop_if_failed(verdicts: list[Verdict]) -> None:

@@ -1,11 +1,11 @@
-"""`events`: one row per customer activity of any source; `rejected`: every raw row that was not taken."""
+"""`events`: one row per customer activity of any source; `rejected`: the raw rows that were not taken."""
 
 from schemas.contract import Column, Contract, attribute_columns
 
 EVENT_COLUMNS = (
     Column("customer_id", "string", "the entity, exactly as in the raw table, as text"),
     Column("event_time", "timestamp", "when it happened (UTC)"),
-    Column("event_id", "string", "source name, a colon and the activity's key: unique over all sources"),
+    Column("event_id", "string", "source name, a colon, customer and the activity's key: unique over all sources"),
     Column("source", "string", "name of the source in the configuration"),
     Column("session_id", "string", "event_id of the session's first event; null where a source has no sessions", True),
     Column("num_raw_rows", "bigint", "raw rows that this activity was made of"),
@@ -18,9 +18,11 @@ REJECTED = Contract(
         Column("source", "string", "name of the source or profile in the configuration"),
         Column("reason", "string", "name of the first check that failed, or `duplicate`"),
         Column("file", "string", "raw file or table that the row came from"),
+        Column("customer_id", "string", "the entity, where the row names one", True),
         Column("content", "string", "the raw row as JSON, or its text where it could not be parsed"),
+        Column("num_rows", "bigint", "equal rows of this file"),
     ),
-    key=(),
+    key=("source", "reason", "file", "customer_id", "content"),
 )
 
 

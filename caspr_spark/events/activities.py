@@ -65,10 +65,11 @@ def event_id(source: str, parts: list[Column]) -> Column:
 
 def _one_per_row(taken: DataFrame, *, source: str, key: list[str], attributes: Mapping[str, Attribute]) -> DataFrame:
     by_content = event_id(source, [F.md5(row_as_json())])
+    by_key = event_id(source, [F.col("customer_id"), *key_columns(key)])
     return taken.select(
         "customer_id",
         "event_time",
-        F.when(lacks_key(key), by_content).otherwise(event_id(source, key_columns(key))).alias("event_id"),
+        F.when(lacks_key(key), by_content).otherwise(by_key).alias("event_id"),
         F.lit(source).alias("source"),
         F.lit(1).cast("bigint").alias("num_raw_rows"),
         _num_values_cut({name: F.col(name) for name in _sets(attributes)}, attributes).alias("num_values_cut"),
@@ -106,7 +107,15 @@ def _aggregated(name: str, attribute: Attribute) -> Column:
         return F.mode(value, deterministic=True)
     if attribute.aggregate == "count":
         return F.count(value).cast("double")
-    return {"sum": F.sum, "min": F.min, "max": F.max, "mean": F.avg}[str(attribute.aggregate)](value)
+    if attribute.aggregate in ("sum", "mean"):
+        return _sum_in_order(value) / (F.count(value) if attribute.aggregate == "mean" else F.lit(1.0))
+    return {"min": F.min, "max": F.max}[str(attribute.aggregate)](value)
+
+
+def _sum_in_order(value: Column) -> Column:
+    """The sum to the last bit, whatever order the rows come in; null without any value."""
+    values = F.array_sort(F.collect_list(value))
+    return F.when(F.size(values) > 0, F.aggregate(values, F.lit(0.0), lambda total, item: total + item))
 
 
 def _sets(attributes: Mapping[str, Attribute]) -> list[str]:

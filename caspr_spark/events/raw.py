@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +14,32 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from caspr_spark.config import InputTable
 from caspr_spark.errors import ConfigError
-from caspr_spark.lineage import fingerprint
 
 CORRUPT = "corrupt_record"
 FILE = "raw_file"
 _PACKAGE = "package://"
 
 
-def raw_rows(spark: SparkSession, table: InputTable, *, where: str) -> DataFrame:
+def raw_rows(spark: SparkSession, table: InputTable, *, where: str, files: Sequence[str] | None = None) -> DataFrame:
     """The table's rows, plus `raw_file` (where a row came from) and `corrupt_record` (its text, if unreadable).
 
     Text formats come as text: typing is ours, so that a bad value is a rejected row and not a failed job.
-    `where` names the table in errors, e.g. sources.purchases.
+    `where` names the table in errors, e.g. sources.purchases. `files`: these of its files only.
 
     Raises:
         ConfigError: the table is not there or cannot be opened.
     """
     try:
-        rows = _opened(spark, table, where)
+        rows = _opened(spark, table, where, files)
     except AnalysisException as error:
         raise ConfigError(f"{where}: cannot open {table.path or 'the table'}: {first_line(error)}") from None
+    return maps_as_text(rows)
+
+
+def maps_as_text(rows: DataFrame) -> DataFrame:
+    """Columns of maps as JSON text, so that rows can be compared."""
     maps = [field.name for field in rows.schema.fields if "map<" in field.dataType.simpleString()]
-    return rows.withColumns({name: F.to_json(F.col(quoted(name))) for name in maps})  # as text, rows can be compared
-
-
-def source_identity(spark: SparkSession, table: InputTable, *, where: str) -> str | None:
-    """What changes when the table's content changes: files with size and time, or a Delta version; None if unknown."""
-    if table.format in ("table", "jdbc"):
-        return None
-    path = table_location(table, where)
-    if table.format == "delta":
-        from delta.tables import DeltaTable
-
-        if not DeltaTable.isDeltaTable(spark, path):
-            return None
-        row = DeltaTable.forPath(spark, path).history(1).first()
-        return None if row is None else fingerprint(path=path, version=row["version"])
-    hadoop_path = spark._jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
-    file_system = hadoop_path.getFileSystem(spark._jsc.hadoopConfiguration())
-    found = []
-    for top in file_system.globStatus(hadoop_path) or []:
-        files = file_system.listFiles(top.getPath(), True)
-        while files.hasNext():
-            status = files.next()
-            found.append((status.getPath().toString(), status.getLen(), status.getModificationTime()))
-    return fingerprint(files=sorted(found))
+    return rows.withColumns({name: F.to_json(F.col(quoted(name))) for name in maps})
 
 
 def table_location(table: InputTable, where: str) -> str:
@@ -77,27 +58,31 @@ def table_location(table: InputTable, where: str) -> str:
     return str(Path(next(iter(spec.submodule_search_locations))) / inside)
 
 
-def _opened(spark: SparkSession, table: InputTable, where: str) -> DataFrame:
+def _opened(spark: SparkSession, table: InputTable, where: str, files: Sequence[str] | None) -> DataFrame:
     options: dict[str, Any] = {key: _filled(value, f"{where}.options.{key}") for key, value in table.options.items()}
     location = table_location(table, where)
+    paths = [location] if files is None else list(files)
     if table.format == "jdbc":
-        return _with_origin(spark.read.format("jdbc").options(**options).load(), F.lit(options["dbtable"]))
+        return with_origin(spark.read.format("jdbc").options(**options).load(), F.lit(options["dbtable"]))
     if table.format == "table":
-        return _with_origin(spark.table(location), F.lit(location))
-    if table.format in ("parquet", "delta"):
-        rows = spark.read.format(table.format).options(**options).load(location)
-        return _with_origin(rows, F.col("_metadata.file_path"))
+        return with_origin(spark.table(location), F.lit(location))
+    if table.format == "delta":  # not its files: the same row moves from one to another
+        return with_origin(spark.read.format("delta").options(**options).load(location), F.lit(location))
+    if table.format == "parquet":
+        rows = spark.read.format("parquet").options(**options).load(paths)
+        return with_origin(rows, F.col("_metadata.file_path"))
     ours = {"header": "true", "escape": '"'} if table.format == "csv" else {"primitivesAsString": "true"}  # RFC 4180
     options = {**ours, **options}
-    columns = spark.read.format(table.format).options(**options).load(location).schema
+    columns = spark.read.format(table.format).options(**options).load(paths).schema
     known = [field for field in columns.fields if field.name not in (CORRUPT, "_corrupt_record")]
     schema = StructType([*known, StructField(CORRUPT, StringType())])
     reader = spark.read.format(table.format).options(**options).schema(schema)
-    rows = reader.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", CORRUPT).load(location)
+    rows = reader.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", CORRUPT).load(paths)
     return rows.withColumn(FILE, F.col("_metadata.file_path"))
 
 
-def _with_origin(rows: DataFrame, origin: Any) -> DataFrame:
+def with_origin(rows: DataFrame, origin: Any) -> DataFrame:
+    """Readable rows, each with the place that it came from."""
     return rows.withColumn(FILE, origin).withColumn(CORRUPT, F.lit(None).cast("string"))
 
 

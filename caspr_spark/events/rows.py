@@ -108,8 +108,9 @@ def judged_rows(
 ) -> DataFrame:
     """Typed rows plus `met_<check>` (boolean) for each check and `ending` (null: taken), without the raw columns.
 
-    Of rows with the same key the one with the newest time is taken, then the one with the smallest content hash. A row
-    with a null in its key is the same as another only if all of it is.
+    Of a customer's rows with the same key the one with the newest time is taken, then the one with the smallest content
+    hash. A row with a null in its key is the same as another only if all of it is. Rows of two customers are never
+    duplicates, so that a row's ending depends on the rows of its own customer alone.
     """
     met: dict[str, Column] = {}
     for name, check in checks.items():
@@ -123,7 +124,9 @@ def judged_rows(
     reasons = [F.when(~F.col(f"met_{name}"), F.lit(name)) for name in checks]
     reason = F.coalesce(*reasons) if reasons else F.lit(None).cast("string")
     identity = [*key_columns(key), F.when(lacks_key(key), F.md5(row_as_json()))]
-    newest_first = Window.partitionBy(reason.isNull(), *identity).orderBy(F.desc("event_time"), F.xxhash64(F.col(RAW)))
+    newest_first = Window.partitionBy(reason.isNull(), "customer_id", *identity).orderBy(
+        F.desc("event_time"), F.xxhash64(F.col(RAW))
+    )
     repeated = reason.isNull() & (F.row_number().over(newest_first) > 1)
     return judged.withColumn("ending", F.when(repeated, DUPLICATE).otherwise(reason))
 
@@ -131,12 +134,14 @@ def judged_rows(
 def rejected_rows(judged: DataFrame, *, source: str) -> DataFrame:
     """Judged rows -> REJECTED: the rows that were not taken, with the reason and the row's content."""
     content = F.coalesce(F.col(CORRUPT), row_as_json())
-    return judged.where(F.col("ending").isNotNull()).select(
+    rejected = judged.where(F.col("ending").isNotNull()).select(
         F.lit(source).alias("source"),
         F.col("ending").alias("reason"),
         F.col(FILE).alias("file"),
+        "customer_id",
         content.alias("content"),
     )
+    return rejected.groupBy(*rejected.columns).agg(F.count(F.lit(1)).alias("num_rows"))
 
 
 def key_columns(names: list[str]) -> list[Column]:

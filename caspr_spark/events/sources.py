@@ -1,17 +1,17 @@
 """Every declared source and profile, opened: filtered, looked up, typed and judged; all mistakes at once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from caspr_spark.config import Check, Config, InputTable, Profile, Source
+from caspr_spark.config import Check, Config, Profile, Source
 from caspr_spark.errors import ConfigError
 from caspr_spark.events.lookups import with_lookup
-from caspr_spark.events.raw import CORRUPT, first_line, missing_columns, raw_rows, source_identity
+from caspr_spark.events.raw import CORRUPT, first_line, missing_columns, quoted, raw_rows
 from caspr_spark.events.rows import judged_rows, typed_rows
-from caspr_spark.lineage import fingerprint
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,17 @@ class JudgedTable:
     rows_outside_filter: int
 
 
-def judged_tables(spark: SparkSession, config: Config) -> dict[str, JudgedTable]:
+def judged_tables(
+    spark: SparkSession,
+    config: Config,
+    *,
+    arrived: Mapping[str, DataFrame] | None = None,
+    customers: DataFrame | None = None,
+) -> dict[str, JudgedTable]:
     """Source or profile name -> its judged rows, in the order of the configuration.
+
+    `arrived`: raw rows that stand for the whole table; tables without an entry are left out.
+    `customers`: only the rows of these, in the column customer_id; null stands for rows that name nobody.
 
     Raises:
         ConfigError: tables, columns or expressions that are not there, all of them together.
@@ -34,8 +43,11 @@ def judged_tables(spark: SparkSession, config: Config) -> dict[str, JudgedTable]
     judged = {}
     tables: dict[str, Source | Profile] = {**config.sources, **config.profiles}
     for name, table in tables.items():
+        if arrived is not None and name not in arrived:
+            continue
         try:
-            judged[name] = _judged(spark, name, table, config.events.checks)
+            rows = arrived[name] if arrived else raw_rows(spark, table, where=table_key(name, table))
+            judged[name] = _judged(spark, name, table, rows, customers, config.events.checks)
         except ConfigError as error:
             problems.append(str(error))
     if problems:
@@ -43,24 +55,25 @@ def judged_tables(spark: SparkSession, config: Config) -> dict[str, JudgedTable]
     return judged
 
 
-def inputs_fingerprint(spark: SparkSession, config: Config, *, version: str) -> str | None:
-    """Equal while the raw tables, their declaration and the program's `version` are; None where that cannot be told."""
-    tables: dict[str, InputTable] = {f"sources.{name}": source for name, source in config.sources.items()}
-    tables |= {f"profiles.{name}": profile for name, profile in config.profiles.items()}
-    for name, source in config.sources.items():
-        tables |= {f"sources.{name}.lookups.{lookup}": table for lookup, table in source.lookups.items()}
-    identities = [source_identity(spark, table, where=where) for where, table in tables.items()]
-    if None in identities:
-        return None
-    declared = config.model_dump(include={"sources", "profiles", "events"})
-    return fingerprint(declared=declared, identities=identities, version=version)
+def table_key(name: str, table: Source | Profile) -> str:
+    """Where the configuration declares the table, e.g. sources.visits."""
+    return f"{'sources' if isinstance(table, Source) else 'profiles'}.{name}"
 
 
-def _judged(spark: SparkSession, name: str, table: Source | Profile, common: dict[str, Check]) -> JudgedTable:
-    is_source = isinstance(table, Source)
-    where = f"{'sources' if is_source else 'profiles'}.{name}"
-    everything = raw_rows(spark, table, where=where)
-    rows = _filtered(everything, table, where)
+def _judged(
+    spark: SparkSession,
+    name: str,
+    table: Source | Profile,
+    rows: DataFrame,
+    customers: DataFrame | None,
+    common: dict[str, Check],
+) -> JudgedTable:
+    where = table_key(name, table)
+    if customers is not None:
+        _demand(rows, [(f"{where}.entity", table.entity)])
+        is_theirs = F.col(quoted(table.entity)).cast("string").eqNullSafe(customers["customer_id"])
+        rows = rows.join(F.broadcast(customers), on=is_theirs, how="left_semi")
+    rows, outside = _filtered(rows, table, where)
     time = table.time if isinstance(table, Source) else table.valid_from
     key, checks = ([table.entity, time.column] if time else [table.entity]), common
     if isinstance(table, Source):
@@ -77,15 +90,16 @@ def _judged(spark: SparkSession, name: str, table: Source | Profile, common: dic
         checks = {check: declared for check, declared in checks.items() if "event_time" not in declared.rule}
     typed = typed_rows(rows, where=where, entity=table.entity, time=time, attributes=table.attributes)
     judged = judged_rows(typed, where=where, checks=checks, key=key, attributes=table.attributes)
-    outside = 0 if table.filter is None else everything.count() - rows.count()
     return JudgedTable(name, judged, checks, outside)
 
 
-def _filtered(rows: DataFrame, table: Source | Profile, where: str) -> DataFrame:
+def _filtered(rows: DataFrame, table: Source | Profile, where: str) -> tuple[DataFrame, int]:
+    """The rows of the source, and how many are outside of its filter. An unreadable row may belong to any source."""
     if table.filter is None:
-        return rows
+        return rows, 0
+    inside = F.coalesce(F.expr(table.filter), F.lit(False)) | F.col(CORRUPT).isNotNull()
     try:
-        return rows.where(F.expr(table.filter) | F.col(CORRUPT).isNotNull())
+        return rows.where(inside), rows.where(~inside).count()
     except AnalysisException as error:
         raise ConfigError(f"  - {where}.filter: {first_line(error)}") from None
 

@@ -9,7 +9,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from caspr_spark.errors import CasprError, ConfigError
 from caspr_spark.events.activities import activities, with_sessions
-from caspr_spark.events.sources import inputs_fingerprint, judged_tables
+from caspr_spark.events.arrivals import current_position
+from caspr_spark.events.sources import judged_tables
 from tests.events.cases import LENIENT, config_of, visits
 
 CSV = "id,customer,at,amount\n1,ann,2024-01-01T10:00:00Z,1\n"
@@ -25,7 +26,7 @@ def complaint(spark: SparkSession, folder: Path, sources: dict[str, Any], **sect
     config = config_of(folder, LENIENT, sources=sources, **sections)
 
     def opened() -> None:  # what the step does first
-        inputs_fingerprint(spark, config, version="1")
+        current_position(spark, config, version="1")
         judged_tables(spark, config)
 
     with pytest.raises(ConfigError) as error:
@@ -148,12 +149,12 @@ def test_rows_without_a_key_that_differ_in_a_microsecond_are_two_events(spark: S
 
 def test_the_fingerprint_of_the_inputs_changes_with_the_files(spark: SparkSession, tmp_path: Path, raw: Path) -> None:
     config = config_of(tmp_path, LENIENT, sources={"visits": visits(raw)})
-    before = inputs_fingerprint(spark, config, version="1")
+    before = current_position(spark, config, version="1").fingerprint
 
-    assert inputs_fingerprint(spark, config, version="1") == before
-    assert inputs_fingerprint(spark, config, version="2") != before
+    assert current_position(spark, config, version="1").fingerprint == before
+    assert current_position(spark, config, version="2").fingerprint != before
     raw.write_text(CSV + "2,bob,2024-01-01T10:00:00Z,1\n")
-    assert inputs_fingerprint(spark, config, version="1") != before
+    assert current_position(spark, config, version="1").fingerprint != before
 
 
 def test_f51_the_order_and_the_files_of_the_rows_do_not_change_the_events(spark: SparkSession, tmp_path: Path) -> None:
@@ -198,4 +199,4 @@ def test_a_null_in_a_key_identifies_nothing(spark: SparkSession, tmp_path: Path)
 
     assert sorted(event["amount"] for event in events) == [5, 6, 6, 8]
     assert len({event["event_id"] for event in events}) == 4
-    assert "visits:1/2" in {event["event_id"] for event in events}
+    assert "visits:ann/1/2" in {event["event_id"] for event in events}

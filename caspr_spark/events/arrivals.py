@@ -1,0 +1,206 @@
+"""How far the raw tables were taken, and what arrived since: by files and Delta versions, never by a clock."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from delta.tables import DeltaTable
+from pydantic import BaseModel, ConfigDict
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from caspr_spark.config import Config, InputTable
+from caspr_spark.errors import ConfigError, UnsafeError
+from caspr_spark.events.raw import maps_as_text, quoted, raw_rows, table_location, with_origin
+from caspr_spark.lineage import fingerprint
+
+_CHANGE = "_change_type"
+_CHANGE_COLUMNS = (_CHANGE, "_commit_version", "_commit_timestamp")
+
+
+class InputPosition(BaseModel):
+    """How far one raw table was taken: its files, or its version. `unknown` for what has neither (table, jdbc)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["files", "delta", "unknown"]
+    files: dict[str, tuple[int, int]] = {}
+    """Path -> size in bytes, time of last change in milliseconds."""
+    table_id: str = ""
+    version: int = -1
+
+
+class Position(BaseModel):
+    """How far all raw tables were taken, and under which declaration of them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    declared: str
+    inputs: dict[str, InputPosition]
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Equal while tables, declaration and program are; None where that cannot be told."""
+        if any(place.kind == "unknown" for place in self.inputs.values()):
+            return None
+        return fingerprint(declared=self.declared, inputs=self.model_dump_json(include={"inputs"}))
+
+
+class Arrivals(BaseModel):
+    """What one raw table has that was not taken: rows added, and rows that are no more as they were."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    added: DataFrame
+    gone: DataFrame | None = None
+
+
+def current_position(spark: SparkSession, config: Config, *, version: str) -> Position:
+    """Where the raw tables stand now. `version` is the program's: another one may read the same rows differently."""
+    declared = fingerprint(
+        declared=config.model_dump(include={"sources", "profiles", "events"}, mode="json"), version=version
+    )
+    return Position(
+        declared=declared,
+        inputs={where: _input_position(spark, table, where) for where, table in input_tables(config).items()},
+    )
+
+
+def input_tables(config: Config) -> dict[str, InputTable]:
+    """Configuration key, e.g. sources.visits.lookups.products -> every raw table that is declared."""
+    tables: dict[str, InputTable] = {f"sources.{name}": source for name, source in config.sources.items()}
+    tables |= {f"profiles.{name}": profile for name, profile in config.profiles.items()}
+    for name, source in config.sources.items():
+        tables |= {f"sources.{name}.lookups.{lookup}": table for lookup, table in source.lookups.items()}
+    return tables
+
+
+def arrivals(spark: SparkSession, config: Config, taken: Position, now: Position) -> dict[str, Arrivals] | str:
+    """Source or profile name -> what arrived between the two positions; or why only a look at all rows can tell.
+
+    Raises:
+        UnsafeError: a Delta table was replaced by another, or no longer has the changes since it was taken.
+    """
+    if taken.declared != now.declared:
+        return "the declaration of the tables or the program changed"
+    found: dict[str, Arrivals] = {}
+    for where, table in input_tables(config).items():
+        before, present = taken.inputs[where], now.inputs[where]
+        if before == present and present.kind != "unknown":
+            continue
+        if ".lookups." in where:
+            return f"{where} changed, which may change rows of any age"
+        arrived = _arrived(spark, table, where, before, present)
+        if isinstance(arrived, str):
+            return arrived
+        found[where.split(".")[1]] = arrived
+    return found
+
+
+def customers_of(arrived: Mapping[str, Arrivals], entities: Mapping[str, str]) -> DataFrame:
+    """Distinct customer_id of all rows that arrived or are gone; null stands for rows that name nobody.
+
+    `entities`: source or profile name -> its customer column.
+    """
+    ids = [
+        rows.select(F.col(quoted(entities[name])).cast("string").alias("customer_id"))
+        for name, found in arrived.items()
+        for rows in (found.added, found.gone)
+        if rows is not None
+    ]
+    first, *others = ids
+    for other in others:
+        first = first.unionAll(other)
+    return first.distinct()
+
+
+def write_position(position: Position, root: str) -> str:
+    """Keep a position below `root` under a name made of its content; returns the name."""
+    text = position.model_dump_json()
+    name = fingerprint(position=text)
+    path = _position_path(root, name)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(text)
+        part.replace(path)
+    return name
+
+
+def read_position(root: str, name: str) -> Position:
+    return Position.model_validate_json(_position_path(root, name).read_text())
+
+
+def _position_path(root: str, name: str) -> Path:
+    return Path(root) / "positions" / f"{name}.json"
+
+
+def _input_position(spark: SparkSession, table: InputTable, where: str) -> InputPosition:
+    if table.format in ("table", "jdbc"):
+        return InputPosition(kind="unknown")
+    path = table_location(table, where)
+    if table.format == "delta":
+        if not DeltaTable.isDeltaTable(spark, path):
+            return InputPosition(kind="unknown")
+        opened = DeltaTable.forPath(spark, path)
+        newest, detail = opened.history(1).first(), opened.detail().first()
+        assert newest is not None
+        assert detail is not None
+        return InputPosition(kind="delta", table_id=detail["id"], version=newest["version"])
+    hadoop_path = spark._jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
+    file_system = hadoop_path.getFileSystem(spark._jsc.hadoopConfiguration())
+    found = {}
+    for top in file_system.globStatus(hadoop_path) or []:
+        files = file_system.listFiles(top.getPath(), True)
+        while files.hasNext():
+            status = files.next()
+            name = status.getPath().getName()
+            if not name.startswith(("_", ".")):  # Spark does not read these
+                found[status.getPath().toString()] = (status.getLen(), status.getModificationTime())
+    return InputPosition(kind="files", files=dict(sorted(found.items())))
+
+
+def _arrived(
+    spark: SparkSession, table: InputTable, where: str, before: InputPosition, now: InputPosition
+) -> Arrivals | str:
+    if now.kind == "unknown" or before.kind == "unknown":
+        return f"{where} has neither files nor versions that tell what is new"
+    if now.kind == "delta":
+        return _changes(spark, table, where, before, now)
+    if changed := [path for path, state in before.files.items() if now.files.get(path) != state]:
+        return f"{where}: {len(changed)} files were changed or removed, e.g. {changed[0]}"
+    new = [path for path in now.files if path not in before.files]
+    return Arrivals(added=raw_rows(spark, table, where=where, files=new))
+
+
+def _changes(
+    spark: SparkSession, table: InputTable, where: str, before: InputPosition, now: InputPosition
+) -> Arrivals | str:
+    """The change feed of a Delta table, from the version after the last one taken."""
+    location = table_location(table, where)
+    if now.table_id != before.table_id or now.version < before.version:
+        raise UnsafeError(
+            f"{where}: the table at {location} is another one than was taken before (its id or history changed); "
+            "run full-build if that is meant"
+        )
+    detail = DeltaTable.forPath(spark, location).detail().first()
+    if detail is None or detail["properties"].get("delta.enableChangeDataFeed") != "true":
+        return f"{where} has no change feed (set delta.enableChangeDataFeed = true on the table at {location})"
+    reader = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", before.version + 1)
+    try:
+        feed = reader.option("endingVersion", now.version).load(location)
+        feed.limit(1).collect()
+    except AnalysisException as error:
+        raise ConfigError(f"{where}: the change feed cannot be read: {error}") from None
+    except Exception as error:
+        if "FileNotFound" not in str(error) and "FILE_NOT_EXIST" not in str(error):
+            raise
+        raise UnsafeError(
+            f"{where}: the changes since version {before.version} were vacuumed at {location}; "
+            "run refresh with --compare-all, and keep the source's retention longer than the time between runs"
+        ) from None
+    rows = maps_as_text(with_origin(feed, F.lit(location)))
+    kept = rows.where(F.col(_CHANGE).isin("insert", "update_postimage"))
+    gone = rows.where(F.col(_CHANGE).isin("delete", "update_preimage"))
+    return Arrivals(added=kept.drop(*_CHANGE_COLUMNS), gone=gone.drop(*_CHANGE_COLUMNS))
