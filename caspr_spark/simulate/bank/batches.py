@@ -7,6 +7,7 @@ table without rows in a batch has no such folder, but for batch 0 of CSV and Par
 import shutil
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
@@ -46,8 +47,7 @@ def batch_rows(
     begin, end = (bank.start + timedelta(hours=hours * batch) for batch in (earliest, batches.stop))
     from_day, to_day = epoch_day(begin), epoch_day(end - timedelta(microseconds=1))
     num_files = 1 + bank.num_customers * 5 * (to_day - from_day + 1) // ROWS_PER_FILE
-    known = customers(spark, bank, until_day=to_day, num_partitions=num_files)
-    made = table.rows(customer_days(known, bank, from_day=from_day, to_day=to_day), bank)
+    made = table.rows(_days(spark, bank, from_day, to_day, num_files), bank)
     in_time = made.where((F.col("at") >= F.lit(begin)) & (F.col("at") < F.lit(end)))
     second = F.unix_seconds("at") - int(bank.start.timestamp())
     numbered = in_time.withColumn("batch", F.floor(second / (3600 * hours)).cast("int"))
@@ -80,6 +80,12 @@ def write_batches(
         rows = rows.withColumn(str(table.number), _with_unit(table)) if retyped else rows
         num_rows += _write(rows, table, folder, batches=span)
     return num_rows
+
+
+@lru_cache(maxsize=4)  # a plan without rows; the tables share it, for to make it is a second of talk with the JVM
+def _days(spark: SparkSession, bank: Bank, from_day: int, to_day: int, num_partitions: int) -> DataFrame:
+    known = customers(spark, bank, until_day=to_day, num_partitions=num_partitions)
+    return customer_days(known, bank, from_day=from_day, to_day=to_day)
 
 
 def _write(rows: DataFrame, table: RawTable, folder: Path, *, batches: range) -> int:

@@ -131,9 +131,9 @@ def with_arrivals(rows: DataFrame, table: RawTable, faults: Sequence[Fault], *, 
         sent = F.when(is_again, again).otherwise(sent)
     if not _of(faults, table, "late", "duplicated"):
         return rows
-    others = [name for name in rows.columns if name != "batch"]
     arrivals = rows.select("*", delay.alias("delay"), F.explode(sent).alias("again"))
-    return arrivals.select(*others, (batch + F.col("delay") + F.col("again")).cast("int").alias("batch"))
+    arrival = (batch + F.col("delay") + F.col("again")).cast("int")
+    return arrivals.withColumn("batch", arrival).select(*rows.columns)
 
 
 def most_batches_delayed(faults: Sequence[Fault], table: RawTable) -> int:
