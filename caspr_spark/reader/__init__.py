@@ -1,8 +1,8 @@
 """The published vectors for the teams that use them: no Spark, no torch, only deltalake and pyarrow.
 
-    read_latest   one row a customer: the newest vector
-    read_as_of    for customers and times of your own, the vector that was known then; nothing from later
-    read_run      the vectors of one run
+    read_latest       one row a customer: the newest vector
+    read_as_of        for customers and times of your own, the vector that was known then; nothing from later
+    read_run          the vectors of one run
     newest_versions   what to pass as `version` to read the same again
 
 Every call reads one version of one table below `root`, so a publish that goes on at the same time is seen whole or not

@@ -100,7 +100,7 @@ def read_as_of(
     if model_version is not None:
         _stop_if_unknown("model_version", model_version, history, table)
     positions = newest_positions(customers, times, history, max_age)
-    if not mix_models:
+    if not mix_models and model_version is None:
         _stop_if_models_are_mixed(rivals_of(history, positions), table)
     vectors = pa.table({name: history.column(name).take(positions) for name in names})
     return with_columns(entities, vectors)

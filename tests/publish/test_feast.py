@@ -90,7 +90,7 @@ def entities_at(random: np.random.Generator) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_f58_feast_and_our_reader_agree_at_every_time(spark: SparkSession, tmp_path: Path, feast_bin: Path) -> None:
+def test_feast_and_our_reader_agree_at_every_time(spark: SparkSession, tmp_path: Path, feast_bin: Path) -> None:
     random = np.random.default_rng(4)
     root, repository = tmp_path / "root", tmp_path / "feature_repo"
     write_history(spark, str(root), random)

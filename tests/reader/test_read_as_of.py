@@ -38,7 +38,7 @@ def at(*times: Any, customer: str = "ann") -> Any:
     return pa.table({"customer_id": [customer] * len(times), "event_time": pa.array(times)})
 
 
-def test_f58_each_row_gets_the_newest_vector_not_after_its_time(root: Path) -> None:
+def test_each_row_gets_the_newest_vector_not_after_its_time(root: Path) -> None:
     found = read_as_of(root, ENTITIES, model_version="m1")
     assert vectors_of(found) == EXPECTED
     assert found.select(ENTITIES.column_names).equals(ENTITIES)
@@ -69,7 +69,7 @@ def test_a_pandas_index_and_columns_that_arrow_does_not_know_are_kept(root: Path
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("max_age", [None, timedelta(hours=30)])
-def test_f58_random_rows_agree_with_merge_asof(seed: int, max_age: timedelta | None, tmp_path: Path) -> None:
+def test_random_rows_agree_with_merge_asof(seed: int, max_age: timedelta | None, tmp_path: Path) -> None:
     random = np.random.default_rng(seed)
     # hours: many vectors and entities at one time; some customers without vectors, some vectors of no entity
     runs = [f"r{number}" for number in range(12)]
