@@ -7,7 +7,7 @@ itself has its value in conf/base.yaml, not here. `config_file.py` reads, merges
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Sql = Annotated[str, StringConstraints(min_length=1)]
@@ -280,13 +280,38 @@ class EmbedSection(Section):
     """CPU threads a Spark task uses for scoring; as many as spark.task.cpus."""
 
 
+class RefreshSection(Section):
+    """Refreshing: whose vector is made again, and how long to wait for another run."""
+
+    max_age_days: Positive | None
+    """A vector older than this is made again though nothing about the customer changed; null: never for its age."""
+    wait_seconds: Annotated[int, Field(ge=0)]
+    """How long to wait for another run on the same root before giving up with exit code 75."""
+
+
 class MonitorSection(Section):
     """Stage monitor: when a run is called suspicious."""
 
     min_customers: Positive
-    """Fewer customers than this in both runs: no verdict on drift."""
+    """Fewer customers than this in a run, or behind a single number: no verdict on it."""
+    baseline_runs: Annotated[int, Field(ge=8)]
+    """Runs of a kind that a run is judged by: the last ones, and the first ones of the model. At least a month of them
+    knows a pay-day."""
+    baseline_since: AwareDatetime | None
+    """Runs before this time are no baseline; set it after a change that is meant. Null: all runs of the model."""
+    false_alarm_rate: Annotated[float, Field(gt=0, lt=1)]
+    """Chance of an alert in a run in which nothing is wrong."""
+    min_effect: Annotated[float, Field(ge=0)]
+    """Smallest shift of distances, vectors or numbers that is worth an alert, in standard deviations of customers."""
+    min_share_effect: Annotated[float, Field(ge=0)]
+    """Smallest change of a share that is worth an alert (Cohen's h): 0.2 is 0 to 1 %, 5 to 10 %, or 50 to 60 %."""
     max_median_distance: Annotated[float, Field(ge=0, le=2)]
-    """Median cosine distance between a customer's newer and older vector above which the run raises a drift alert."""
+    """Until a baseline of 8 runs is there: median cosine distance between a customer's newer and older vector above
+    which the run raises a drift alert."""
+    alert_command: list[str]
+    """Program and arguments that get each alert as a JSON line on standard input; empty: none."""
+    alert_file: str | None
+    """File that each alert is appended to as a JSON line; null: none."""
     on_drift: OnFail
     """stop: exit code 4 after publishing; warn: say it and exit 0."""
 
@@ -347,6 +372,7 @@ class Config(Section):
     model: ModelSection
     pretrain: PretrainSection
     embed: EmbedSection
+    refresh: RefreshSection
     monitor: MonitorSection
     evaluate: EvaluateSection
     report: ReportSection
