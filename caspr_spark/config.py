@@ -304,7 +304,7 @@ class MonitorSection(Section):
     min_effect: Annotated[float, Field(ge=0)]
     """Smallest shift of distances, vectors or numbers that is worth an alert, in standard deviations of customers."""
     min_share_effect: Annotated[float, Field(ge=0)]
-    """Smallest change of a share that is worth an alert (Cohen's h): 0.2 is 0 to 1 %, 5 to 10 %, or 50 to 60 %."""
+    """Smallest change of a share that is worth an alert (Cohen's h): 0.2 is 0 to 1 %, 5 to 11 %, or 50 to 60 %."""
     max_median_distance: Annotated[float, Field(ge=0, le=2)]
     """Until a baseline of 8 runs is there: median cosine distance between a customer's newer and older vector above
     which the run raises a drift alert."""

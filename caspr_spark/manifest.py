@@ -94,6 +94,9 @@ class SequenceManifest(_Record):
     scaling: dict[str, Scaling]
     files: tuple[SequenceFile, ...]
     lineage: dict[str, str | int]
+    touched: str | None = None
+    """Of a refresh: the Parquet folder, relative to the manifest's, of the customers (customer_id) that were looked at;
+    those without a row in the files have no event before `as_of`. None: all customers were."""
 
     @property
     def rows(self) -> int:

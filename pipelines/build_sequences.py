@@ -1,14 +1,16 @@
 """Step 2: events -> sequences, with the vocabulary and scaling that a model is trained on."""
 
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark import __version__
 from caspr_spark.config import Config
+from caspr_spark.disk import kept_on_disk
 from caspr_spark.errors import CasprError, UnsafeError
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import (
@@ -22,9 +24,11 @@ from caspr_spark.manifest import (
     write_manifest,
 )
 from caspr_spark.metrics import write_metrics
+from caspr_spark.runs import Run, run_before
 from caspr_spark.sequences.assemble import customer_sequences, with_ids, with_set_ids
 from caspr_spark.sequences.files import has_manifest, remove_other_data, write_files
 from caspr_spark.sequences.timeline import is_held_out, newest_events, profiles_as_of, visible_events, with_time_parts
+from caspr_spark.sequences.touched import stale_customers, touched_customers
 from caspr_spark.sequences.vocabulary import (
     categorical_scaling,
     empty_vocabulary,
@@ -34,9 +38,18 @@ from caspr_spark.sequences.vocabulary import (
     vocabulary_hash,
     vocabulary_sizes,
 )
-from caspr_spark.tables import last_commit_notes, read_table, table_exists, write_table
+from caspr_spark.tables import (
+    changed_rows,
+    last_commit_notes,
+    read_table,
+    table_exists,
+    table_version,
+    write_table,
+)
 from pipelines.build_events import event_contract, profile_contract
 from pipelines.summary import Summary
+from schemas.contract import Contract
+from schemas.embeddings import CUSTOMER_EMBEDDINGS
 from schemas.vocabulary import FIRST_VALUE_ID, SCALING, VOCABULARY
 
 
@@ -61,41 +74,156 @@ def build_sequences(
         if is_current and (not fit or fitted["inputs"] == inputs):
             return Summary("sequences", int(manifest.lineage["events"]), manifest.rows, changed=False)
 
-    events = visible_events(read_table(spark, event_contract(config), config.root), as_of=as_of)
-    events = with_time_parts(events, parts=config.sequences.time_parts, zone=config.sequences.time_zone)
-    profile_of = {name: profile for profile, table in config.profiles.items() for name in table.attributes}
-    profiles = profiles_as_of(
-        read_table(spark, profile_contract(config), config.root), as_of=as_of, attributes=profile_of
-    )
+    events, profiles = _visible(spark, config, as_of, customers=None)
     if fit:
         _fit(spark, config, events, profiles, inputs)
+    return _write_sequences(
+        spark, config, as_of, events, profiles, inputs=inputs, vocabulary_note="fitted" if fit else "as it was"
+    )
+
+
+def refresh_sequences(
+    spark: SparkSession, config: Config, as_of: datetime, *, previous: Run, everybody: bool = False
+) -> Summary:
+    """Write the sequences as of `as_of` of the customers who were touched since `previous`, or of all of them.
+
+    The summary counts customers: those looked at, and those who have a sequence.
+    Touched are those whose events or profile differ from what the previous run saw, and those whose vector is older
+    than `refresh.max_age_days`. Where nobody was, nothing is written.
+
+    Raises:
+        UnsafeError: vocabulary and scaling are of different fits.
+    """
+    folder = sequences_folder(config.root, as_of)
+    versions = sequence_versions(spark, config)
+    inputs = fingerprint(
+        **versions,
+        previous=previous.run_id,
+        everybody=everybody,
+        as_of=as_of.isoformat(),
+        sequences=config.sequences.model_dump(),
+        max_age_days=config.refresh.max_age_days,
+        program=__version__,
+    )
+    if has_manifest(folder) and (manifest := read_manifest(folder)).fingerprint == inputs:
+        return Summary("sequences", int(manifest.lineage["touched"]), manifest.rows, changed=False)
+    with kept_on_disk() as keep:
+        customers = keep(_customers(spark, config, as_of, previous, versions, everybody))
+        num_customers = customers.count()
+        if not num_customers:
+            return Summary("sequences", 0, 0, ("no customer was touched: nothing to do",), changed=False)
+        touched = folder / f"touched-{inputs}"
+        customers.coalesce(1).write.mode("overwrite").parquet(str(touched))
+        events, profiles = _visible(spark, config, as_of, customers=customers)
+        written = _write_sequences(
+            spark,
+            config,
+            as_of,
+            events,
+            profiles,
+            inputs=inputs,
+            vocabulary_note="as it was",
+            touched=touched.name,
+            lineage={"touched": num_customers, "previous_run_id": previous.run_id},
+        )
+        return replace(written, rows_in=num_customers)
+
+
+def _customers(
+    spark: SparkSession, config: Config, as_of: datetime, previous: Run, versions: dict[str, int], everybody: bool
+) -> DataFrame:
+    """Distinct customer_id of those to be looked at."""
+    events = read_table(spark, event_contract(config), config.root)
+    latest = read_table(spark, CUSTOMER_EMBEDDINGS, config.root)
+    if everybody:
+        return events.select("customer_id").union(latest.select("customer_id")).distinct()
+    touched = touched_customers(
+        events=events,
+        changed_events=changed_rows(
+            spark,
+            event_contract(config),
+            config.root,
+            after=previous.events_version,
+            until=versions["events_version"],
+        ),
+        profiles=read_table(spark, profile_contract(config), config.root),
+        changed_profiles=changed_rows(
+            spark,
+            profile_contract(config),
+            config.root,
+            after=previous.profiles_version,
+            until=versions["profiles_version"],
+        ),
+        since=previous.as_of,
+        as_of=as_of,
+    )
+    too_old = []
+    if config.refresh.max_age_days is not None:
+        too_old.append(as_of - timedelta(days=config.refresh.max_age_days))
+    full = run_before(spark, config.root, as_of=as_of, model_version=previous.model_version, kind="full")
+    if full is not None:  # whoever has events got a vector then; the others are to be removed
+        too_old.append(full.as_of)
+    return touched.union(stale_customers(latest, before=max(too_old))).distinct() if too_old else touched
+
+
+def _visible(
+    spark: SparkSession, config: Config, as_of: datetime, *, customers: DataFrame | None
+) -> tuple[DataFrame, DataFrame]:
+    """Events before `as_of` with their calendar parts, and profiles as of then, of these customers (None: all)."""
+
+    def theirs(contract: Contract) -> DataFrame:
+        rows = read_table(spark, contract, config.root)
+        return rows if customers is None else rows.join(F.broadcast(customers), on="customer_id", how="left_semi")
+
+    events = visible_events(theirs(event_contract(config)), as_of=as_of)
+    events = with_time_parts(events, parts=config.sequences.time_parts, zone=config.sequences.time_zone)
+    profile_of = {name: profile for profile, table in config.profiles.items() for name in table.attributes}
+    return events, profiles_as_of(theirs(profile_contract(config)), as_of=as_of, attributes=profile_of)
+
+
+def _write_sequences(
+    spark: SparkSession,
+    config: Config,
+    as_of: datetime,
+    events: DataFrame,
+    profiles: DataFrame,
+    *,
+    inputs: str,
+    vocabulary_note: str,
+    touched: str | None = None,
+    lineage: Mapping[str, str | int] | None = None,
+) -> Summary:
+    """Assemble the customers' sequences and flip the folder's manifest to them."""
+    folder = sequences_folder(config.root, as_of)
     vocabulary, scaling, version = _fitted(spark, config)
     layout = _layout(config, vocabulary_sizes(vocabulary))
-
-    newest = newest_events(events, max_events=config.sequences.max_events).persist(StorageLevel.DISK_ONLY)
     categorical = [attribute.name for attribute in layout.categorical]
-    with_event_ids = with_ids(newest, vocabulary, attributes=categorical)
-    with_event_ids = with_set_ids(with_event_ids, vocabulary, max_values={a.name: a.max_values for a in layout.sets})
-    with_profile_ids = with_ids(profiles, vocabulary, attributes=[a.name for a in layout.profile_categorical])
     held_out = is_held_out(seed=config.seed, validation_share=config.sequences.validation_share)
-    sequences = customer_sequences(with_event_ids, with_profile_ids, layout=layout).withColumn(
-        "split", F.when(held_out, "validation").otherwise("training")
-    )
-    counts = newest.groupBy(F.when(held_out, "validation").otherwise("training").alias("split")).agg(
-        F.count_distinct("customer_id").alias("customers"), F.count(F.lit(1)).alias("events")
-    )
-    counted = {row["split"]: row for row in counts.collect()}
-    if not counted:
-        raise CasprError(f"no event before {as_of:%Y-%m-%dT%H:%M:%SZ} in {config.root}/events; choose a later --as-of")
-    num_events = sum(row["events"] for row in counted.values())
-    files = write_files(
-        sequences,
-        folder,
-        customers_per_row_group=config.sequences.customers_per_row_group,
-        num_customers={split: row["customers"] for split, row in counted.items()},
-        seed=config.seed,
-    )
-    newest.unpersist()
+    split = F.when(held_out, "validation").otherwise("training").alias("split")
+    with kept_on_disk() as keep:
+        newest = keep(newest_events(events, max_events=config.sequences.max_events))
+        with_event_ids = with_ids(newest, vocabulary, attributes=categorical)
+        with_event_ids = with_set_ids(
+            with_event_ids, vocabulary, max_values={a.name: a.max_values for a in layout.sets}
+        )
+        with_profile_ids = with_ids(profiles, vocabulary, attributes=[a.name for a in layout.profile_categorical])
+        sequences = customer_sequences(with_event_ids, with_profile_ids, layout=layout).select("*", split)
+        counts = newest.groupBy(split).agg(
+            F.count_distinct("customer_id").alias("customers"), F.count(F.lit(1)).alias("events")
+        )
+        counted = {row["split"]: row for row in counts.collect()}
+        if not counted and touched is None:
+            raise CasprError(
+                f"no event before {as_of:%Y-%m-%dT%H:%M:%SZ} in {config.root}/events; choose a later --as-of"
+            )
+        num_events = sum(row["events"] for row in counted.values())
+        files = write_files(
+            sequences,
+            folder,
+            customers_per_row_group=config.sequences.customers_per_row_group,
+            num_customers={split: row["customers"] for split, row in counted.items()},
+            seed=config.seed,
+        )
     manifest = SequenceManifest(
         as_of=as_of,
         fingerprint=inputs,
@@ -103,18 +231,32 @@ def build_sequences(
         vocabulary_version=version,
         scaling=scaling,
         files=files,
-        lineage={"events": num_events, "program": __version__},
+        lineage={
+            "events": num_events,
+            "program": __version__,
+            **sequence_versions(spark, config),
+            **(lineage or {}),
+        },
+        touched=touched,
     )
     if manifest.rows != sum(row["customers"] for row in counted.values()):
         raise CasprError(
             f"{folder}: {manifest.rows} customers were written, {counted} were found; nothing was published"
         )
     write_manifest(manifest, folder)
-    remove_other_data(folder, files)
+    remove_other_data(folder, manifest)
     metrics = {("customers", split): row["customers"] for split, row in counted.items()} | {("events", ""): num_events}
     write_metrics(spark, metrics, config.root, as_of=as_of, run_id="", stage="sequences")
-    note = f"{manifest.rows:,} customers, {len(files)} files; vocabulary {'fitted' if fit else 'as it was'}"
+    note = f"{manifest.rows:,} customers, {len(files)} files; vocabulary {vocabulary_note}"
     return Summary("sequences", num_events, manifest.rows, (note,))
+
+
+def sequence_versions(spark: SparkSession, config: Config) -> dict[str, int]:
+    """Newest versions of the tables that the sequences are made of."""
+    return {
+        "events_version": table_version(spark, event_contract(config), config.root),
+        "profiles_version": table_version(spark, profile_contract(config), config.root),
+    }
 
 
 def _inputs(spark: SparkSession, config: Config, as_of: datetime) -> str:
@@ -137,36 +279,35 @@ def _fit(spark: SparkSession, config: Config, events: DataFrame, profiles: DataF
     known_customers = training.select("customer_id").distinct()
     training_profiles = profiles.join(known_customers, on="customer_id", how="left_semi")
     names = _names(config)
-    counts = value_counts(training, categorical=names["categorical"], sets=names["sets"]).unionAll(
-        value_counts(training_profiles, categorical=names["profile_categorical"], sets=[])
-    )
-    counts = counts.persist()
-    exists = table_exists(spark, VOCABULARY, config.root)
-    known = read_table(spark, VOCABULARY, config.root) if exists else empty_vocabulary(spark)
-    grown = grown_vocabulary(known, counts, min_count=config.sequences.min_count)
-    write_table(grown, VOCABULARY, config.root, made_from=inputs)
-    vocabulary = read_table(spark, VOCABULARY, config.root)
-    scaling = (
-        numerical_scaling(training, numerical=names["numerical"])
-        .unionAll(numerical_scaling(training_profiles, numerical=names["profile_numerical"]))
-        .unionAll(
-            categorical_scaling(training, counts, vocabulary, categorical=names["categorical"], sets=names["sets"])
-        )
-        .unionAll(
-            categorical_scaling(
-                training_profiles, counts, vocabulary, categorical=names["profile_categorical"], sets=[]
+    with kept_on_disk() as keep:
+        counts = keep(
+            value_counts(training, categorical=names["categorical"], sets=names["sets"]).unionAll(
+                value_counts(training_profiles, categorical=names["profile_categorical"], sets=[])
             )
         )
-        .persist()
-    )
-    rows = sorted(tuple(row) for row in scaling.collect())
-    numbers = {
-        "vocabulary_version": fingerprint(vocabulary=vocabulary_hash(vocabulary), scaling=rows),
-        "inputs": inputs,
-    }
-    write_table(scaling, SCALING, config.root, made_from=inputs, numbers=numbers)
-    counts.unpersist()
-    scaling.unpersist()
+        exists = table_exists(spark, VOCABULARY, config.root)
+        known = read_table(spark, VOCABULARY, config.root) if exists else empty_vocabulary(spark)
+        grown = grown_vocabulary(known, counts, min_count=config.sequences.min_count)
+        write_table(grown, VOCABULARY, config.root, made_from=inputs)
+        vocabulary = read_table(spark, VOCABULARY, config.root)
+        scaling = keep(
+            numerical_scaling(training, numerical=names["numerical"])
+            .unionAll(numerical_scaling(training_profiles, numerical=names["profile_numerical"]))
+            .unionAll(
+                categorical_scaling(training, counts, vocabulary, categorical=names["categorical"], sets=names["sets"])
+            )
+            .unionAll(
+                categorical_scaling(
+                    training_profiles, counts, vocabulary, categorical=names["profile_categorical"], sets=[]
+                )
+            )
+        )
+        rows = sorted(tuple(row) for row in scaling.collect())
+        numbers = {
+            "vocabulary_version": fingerprint(vocabulary=vocabulary_hash(vocabulary), scaling=rows),
+            "inputs": inputs,
+        }
+        write_table(scaling, SCALING, config.root, made_from=inputs, numbers=numbers)
 
 
 def _fitted(spark: SparkSession, config: Config) -> tuple[DataFrame, dict[str, Scaling], str]:

@@ -39,11 +39,11 @@ def full_build(
         ("events", first, build_events),
         ("sequences", first, partial(build_sequences, fit_vocabulary=True)),
         ("pretrain", first, partial(pretrain_model, progress=training_progress)),
-        *_served(first),
+        *served(first),
     ]
     for as_of in later:
         steps += [("events", as_of, build_events), ("sequences", as_of, partial(build_sequences, fit_vocabulary=False))]
-        steps += _served(as_of)
+        steps += served(as_of)
     last = later[-1] if later else first
     if config.evaluate.tasks:
         steps.append(("evaluate", last, evaluate_embeddings))
@@ -51,7 +51,8 @@ def full_build(
     return [run_step(name, partial(step, spark, config, as_of)) for name, as_of, step in steps]
 
 
-def _served(as_of: datetime) -> list[tuple[str, datetime, Step]]:
+def served(as_of: datetime) -> list[tuple[str, datetime, Step]]:
+    """The steps from sequences to what readers and watchers see."""
     return [
         ("embed", as_of, embed_customers),
         ("publish", as_of, publish_embeddings),

@@ -1,8 +1,8 @@
-"""Step 5: embeddings -> customer_embedding_history (all runs) -> customer_embeddings (latest per customer)."""
+"""Step 5: embeddings -> customer_embedding_history (all runs) -> customer_embeddings (latest a customer) -> runs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, Row, SparkSession
@@ -11,54 +11,116 @@ from pyspark.sql import functions as F
 from caspr_spark.config import Config
 from caspr_spark.crash_points import crash_point
 from caspr_spark.errors import CasprError, GateError
-from caspr_spark.manifest import read_manifest, sequences_folder
+from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder
+from caspr_spark.model.checkpoint import current_checkpoint
 from caspr_spark.publish.feature_table import merged_into_latest
 from caspr_spark.publish.gates import failed_checks, vector_health
-from caspr_spark.tables import create_table, read_table, table_exists, table_path, write_table
+from caspr_spark.runs import Run, record_run
+from caspr_spark.tables import (
+    committed_with,
+    create_table,
+    last_commit_notes,
+    read_table,
+    table_exists,
+    table_path,
+    table_version,
+    write_table,
+)
 from pipelines.summary import Summary
-from schemas.contract import Contract
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS, EMBEDDINGS
+from schemas.runs import RUNS
 
 PUBLISHED = (CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS)
 
 
 def publish_embeddings(spark: SparkSession, config: Config, as_of: datetime) -> Summary:
-    """Publish the run in `embeddings`. The same run again commits nothing in either table.
+    """Publish the run in `embeddings`: history, then the latest table, then the run's row in `runs`.
+
+    Customers whom a refresh looked at and who have no event any more lose their row in the latest table. The same run
+    again commits nothing.
 
     Raises:
         GateError: the run's vectors are not fit to be read; both tables are untouched.
         CasprError: `embeddings` holds the run of another as_of, and this one was never published.
     """
     before = _versions(spark, config.root)
-    run = read_table(spark, EMBEDDINGS, config.root)
-    health = vector_health(run).first()
-    assert health is not None  # an aggregate without groups has one row
-    run_id, num_rows = health["run_id"], int(health["num_rows"])
-    if num_rows and health["as_of_microseconds"] != round(as_of.timestamp() * 1_000_000):
-        run_id, run = _recorded_run(spark, config.root, as_of)
-        num_rows = run.count()
-    else:
-        _stop_if_unfit(health, config, as_of)
-    if not num_rows:
+    run, rows = _run_to_publish(spark, config, as_of)
+    if run is None:
         return Summary("publish", 0, 0, ("no customer to publish",), changed=False)
+    create_table(spark, CUSTOMER_EMBEDDINGS, config.root)
+    gone = _gone(spark, config, run, rows)
+    run = replace(run, num_removed=gone.count())
+    numbers = {"rows": run.num_customers, "run": run.as_json()}
 
     crash_point("before_history")
-    numbers = {"rows": num_rows}
     write_table(
-        run, CUSTOMER_EMBEDDING_HISTORY, config.root, mode="append", made_from=run_id, numbers=numbers, once=run_id
+        rows,
+        CUSTOMER_EMBEDDING_HISTORY,
+        config.root,
+        mode="append",
+        made_from=run.run_id,
+        numbers=numbers,
+        once=run.run_id,
     )
     crash_point("after_history")
-    create_table(spark, CUSTOMER_EMBEDDINGS, config.root)
     latest = DeltaTable.forPath(spark, table_path(CUSTOMER_EMBEDDINGS, config.root))
-    with _committed_once(spark, run_id):
-        merged_into_latest(run, latest).execute()
+    with committed_with(spark, made_from=run.run_id, numbers=numbers, once=run.run_id):
+        merged_into_latest(rows, gone, latest, run).execute()
     crash_point("after_latest")
-    return Summary("publish", num_rows, num_rows, changed=_versions(spark, config.root) != before)
+    record_run(spark, run, config.root)
+    crash_point("after_runs")
+    notes = (f"{run.num_removed:,} customers without any event removed",) if run.num_removed else ()
+    return Summary(
+        "publish", run.num_customers, run.num_customers, notes, changed=_versions(spark, config.root) != before
+    )
 
 
-def _stop_if_unfit(health: Row, config: Config, as_of: datetime) -> None:
-    promised = read_manifest(sequences_folder(config.root, as_of)).rows
-    if failures := failed_checks(health.asDict(), num_rows=promised, size=config.model.embedding_size):
+def _run_to_publish(spark: SparkSession, config: Config, as_of: datetime) -> tuple[Run | None, DataFrame]:
+    """The run as of a time and its rows: those in `embeddings`, or those that history has already."""
+    rows = read_table(spark, EMBEDDINGS, config.root)
+    made_from = last_commit_notes(spark, EMBEDDINGS, config.root).get("made_from", "")
+    health = vector_health(rows).first()
+    assert health is not None  # an aggregate without groups has one row
+    run_id, num_rows = health["run_id"] or made_from, int(health["num_rows"])
+    is_another = num_rows and health["as_of_microseconds"] != round(as_of.timestamp() * 1_000_000)
+    if is_another:
+        run_id, rows = _recorded_run(spark, config.root, as_of)
+        num_rows = rows.count()
+    manifest = read_manifest(sequences_folder(config.root, as_of))
+    if not is_another:
+        _stop_if_unfit(health, config, manifest)
+    if not num_rows and manifest.touched is None:
+        return None, rows
+    model_version = rows.select("model_version").first()
+    run = Run(
+        run_id=run_id,
+        as_of=as_of,
+        kind="full" if manifest.touched is None else "refresh",
+        model_version=model_version[0] if model_version else current_checkpoint(Path(config.root)).model_version,
+        previous_run_id=str(manifest.lineage.get("previous_run_id") or "") or None,
+        events_version=int(manifest.lineage.get("events_version", -1)),
+        profiles_version=int(manifest.lineage.get("profiles_version", -1)),
+        num_customers=num_rows,
+        num_removed=0,
+    )
+    return run, rows
+
+
+def _gone(spark: SparkSession, config: Config, run: Run, rows: DataFrame) -> DataFrame:
+    """customer_id of the customers in the latest table that the run looked at and found without any event."""
+    latest = read_table(spark, CUSTOMER_EMBEDDINGS, config.root).select("customer_id")
+    folder = sequences_folder(config.root, run.as_of)
+    manifest = read_manifest(folder)
+    if manifest.touched is None:
+        return latest.limit(0)
+    touched = spark.read.parquet(str((folder / manifest.touched).resolve()))
+    return latest.join(F.broadcast(touched), on="customer_id", how="left_semi").join(
+        rows, on="customer_id", how="left_anti"
+    )
+
+
+def _stop_if_unfit(health: Row, config: Config, manifest: SequenceManifest) -> None:
+    if failures := failed_checks(health.asDict(), num_rows=manifest.rows, size=config.model.embedding_size):
         raise GateError(
             f"{table_path(EMBEDDINGS, config.root)}: the run is not fit to be published; what was published before is "
             "still served. Retrain, or embed again, then publish.\n" + "\n".join(f"  - {line}" for line in failures)
@@ -81,28 +143,6 @@ def _recorded_run(spark: SparkSession, root: str, as_of: datetime) -> tuple[str,
     )
 
 
-@contextmanager
-def _committed_once(spark: SparkSession, name: str) -> Iterator[None]:
-    """A MERGE inside, made under a name that the table has seen, is skipped (Delta's transaction id)."""
-    identity = {"txnAppId": name, "txnVersion": "1"}
-    notes = {"spark.databricks.delta.commitInfo.userMetadata": f'{{"made_from": "{name}", "numbers": {{}}}}'}
-    settings = {f"spark.databricks.delta.write.{key}": value for key, value in identity.items()} | notes
-    for key, value in settings.items():
-        spark.conf.set(key, value)
-    try:
-        yield
-    finally:
-        for key in settings:
-            spark.conf.unset(key)
-
-
 def _versions(spark: SparkSession, root: str) -> list[int]:
-    """Newest version of each published table; -1 where there is none."""
-    return [_version(spark, contract, root) for contract in PUBLISHED]
-
-
-def _version(spark: SparkSession, contract: Contract, root: str) -> int:
-    if not table_exists(spark, contract, root):
-        return -1
-    newest = DeltaTable.forPath(spark, table_path(contract, root)).history(1).select("version").first()
-    return -1 if newest is None else int(newest["version"])
+    """Newest version of each table that publishing writes."""
+    return [table_version(spark, contract, root) for contract in (*PUBLISHED, RUNS)]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from caspr_spark.manifest import MANIFEST_FILE, SequenceFile, Split
+from caspr_spark.manifest import MANIFEST_FILE, SequenceFile, SequenceManifest, Split
 
 _ROW_GROUP_BYTES = str(512 * 1024 * 1024)  # larger than a file, so that a file is one row group
 _SPLITS: tuple[Split, ...] = ("training", "validation")
@@ -37,11 +37,11 @@ def write_files(
     return _described(sequences.sparkSession, folder, data)
 
 
-def remove_other_data(folder: Path, files: tuple[SequenceFile, ...]) -> None:
+def remove_other_data(folder: Path, manifest: SequenceManifest) -> None:
     """Delete the data folders that the manifest does not name (of earlier or killed runs)."""
-    named = {Path(file.path).parts[0] for file in files}
+    named = {Path(file.path).parts[0] for file in manifest.files} | {manifest.touched}
     for entry in folder.iterdir():
-        if entry.is_dir() and entry.name.startswith("data-") and entry.name not in named:
+        if entry.is_dir() and entry.name.startswith(("data-", "touched-")) and entry.name not in named:
             shutil.rmtree(entry)
 
 

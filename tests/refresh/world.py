@@ -5,6 +5,7 @@ and deletions, accounts as Parquet snapshots. Every change is drawn from one see
 """
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -121,11 +122,37 @@ class World:
         number = self.random.randrange(self.next_payment)
         DeltaTable.forPath(self.spark, self._payments).delete(F.col("id").between(number, number + 1))
 
+    def remove_customer(self, customer: str) -> None:
+        """No raw table names the customer any more."""
+        for place in sorted((self.folder / "orders").glob("*.csv")) + sorted((self.folder / "views").glob("*.json")):
+            lines = place.read_text().splitlines()
+            kept = [line for line in lines if f",{customer}," not in line and f'"{customer}"' not in line]
+            if kept != lines:
+                place.write_text("\n".join(kept) + "\n")
+        for place in (self.folder / "accounts").glob("*.parquet"):
+            accounts = pd.read_parquet(place)
+            accounts[accounts["customer"] != customer].to_parquet(place, coerce_timestamps="us")
+        DeltaTable.forPath(self.spark, self._payments).delete(F.col("customer") == customer)
+
     def rewritten_file(self) -> None:
         """A file that was taken has other content under its old name."""
         place = self.random.choice(sorted((self.folder / "orders").glob("*.csv")))
         header, *lines = place.read_text().splitlines()
         place.write_text("\n".join([header, *lines[1:], "29,7,c5,2024-02-28 00:00:00,p1,5"]))
+
+    @property
+    def changes(self) -> list[Callable[[], None]]:
+        """Everything that may happen to the raw tables."""
+        return [
+            self.new_orders,
+            self.repeated_orders,
+            self.new_views,
+            self.new_accounts,
+            self.new_payments,
+            self.corrected_payment,
+            self.deleted_payments,
+            self.rewritten_file,
+        ]
 
     def expected(self) -> dict[str, list[Any]]:
         """Table name -> its rows, made from all raw rows at once."""
