@@ -7,12 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 
 from caspr_spark.errors import CasprError, UnsafeError
 from caspr_spark.reader.frames import Frame, Kind, as_kind, column_names, kind_of, texts_of, times_of, with_columns
 from caspr_spark.reader.point_in_time import newest_of_each_customer, newest_positions, rivals_of
-from caspr_spark.reader.snapshot import is_among, is_within, of_model, rows_of, snapshot
+from caspr_spark.reader.snapshot import Snapshot, is_among, is_within, of_model, rows_of, snapshot
 from schemas.contract import Contract
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS
 
@@ -135,7 +134,7 @@ def read_run(
 def newest_versions(root: str | Path) -> dict[str, int]:
     """Table name -> its newest version, of the two published tables."""
     contracts = (CUSTOMER_EMBEDDINGS, CUSTOMER_EMBEDDING_HISTORY)
-    return {contract.name: snapshot(root, contract, None).version() for contract in contracts}
+    return {contract.name: snapshot(root, contract, None).version for contract in contracts}
 
 
 def _chosen(columns: Sequence[str] | None, contract: Contract) -> list[str]:
@@ -160,7 +159,7 @@ def _texts(customers: Iterable[str]) -> Any:
         raise CasprError(f"customers: expected texts, found {found!r}; customers are known by text") from None
 
 
-def _stop_if_models_are_mixed(rows: Any, table: DeltaTable) -> None:
+def _stop_if_models_are_mixed(rows: Any, table: Snapshot) -> None:
     models = rows.group_by("model_version").aggregate([("as_of", "min"), ("as_of", "max"), ("as_of", "count")])
     if models.num_rows < 2:
         return
@@ -170,12 +169,12 @@ def _stop_if_models_are_mixed(rows: Any, table: DeltaTable) -> None:
         for model in models.sort_by([("as_of_max", "ascending"), ("model_version", "ascending")]).to_pylist()
     )
     raise UnsafeError(
-        f"{table.table_uri}: the result would hold vectors of {models.num_rows} models, which cannot be compared with "
+        f"{table.path}: the result would hold vectors of {models.num_rows} models, which cannot be compared with "
         f"one another ({found}). Choose one with model_version=, or take all with mix_models=True"
     )
 
 
-def _stop_if_unknown(column: str, value: str, rows: Any, table: DeltaTable) -> None:
+def _stop_if_unknown(column: str, value: str, rows: Any, table: Snapshot) -> None:
     """Where nothing was found: was the value published at all, so that there only are no such customers or times?"""
     if rows.num_rows:
         return
@@ -188,4 +187,4 @@ def _stop_if_unknown(column: str, value: str, rows: Any, table: DeltaTable) -> N
     names = newest.column(column).to_pylist()
     if value not in names:
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-        raise CasprError(f"{table.table_uri}: no {column} '{value}' here; it has, newest first: {shown or 'none'}")
+        raise CasprError(f"{table.path}: no {column} '{value}' here; it has, newest first: {shown or 'none'}")

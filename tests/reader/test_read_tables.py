@@ -165,6 +165,14 @@ def keep_files_of(folder: Path, *, version: int, before: int) -> None:
             path.unlink()
 
 
+def test_a_partitioned_table_is_read_like_any_other(tmp_path: Path) -> None:
+    runs = ["r 1", "r:2/ä", "r%3A", "r+4=5"]
+    partitioned = table_of([("ann", number, "m1", run, (number, 0)) for number, run in enumerate(runs, start=1)])
+    write_deltalake(tmp_path / "a folder ä" / CUSTOMER_EMBEDDING_HISTORY.name, partitioned, partition_by=["run_id"])
+    for number, run in enumerate(runs, start=1):
+        assert rows(read_run(tmp_path / "a folder ä", run)) == [("ann", run, number, 0)]
+
+
 def test_a_table_of_another_version_of_the_program_is_said(tmp_path: Path) -> None:
     write_deltalake(tmp_path / CUSTOMER_EMBEDDINGS.name, table_of(LATEST).drop_columns(["num_events"]))
     with pytest.raises(CasprError, match="no column num_events, which the contract 'customer_embeddings' has"):
