@@ -15,7 +15,7 @@ from caspr_spark.errors import CasprError
 from schemas.contract import Contract
 
 # Reader protocol 1, so that delta-rs, DuckDB and Polars can read every table.
-_PROPERTIES = {
+TABLE_PROPERTIES = {
     "delta.minReaderVersion": "1",
     "delta.minWriterVersion": "4",
     "delta.enableChangeDataFeed": "true",
@@ -70,7 +70,7 @@ def write_table(
     check_columns(table, contract, path)
     notes = _notes(made_from, numbers)
     writer = table.select(*contract.column_names).write.format("delta").mode(mode).option("userMetadata", notes)
-    for key, value in _PROPERTIES.items():
+    for key, value in TABLE_PROPERTIES.items():
         writer = writer.option(key, value)
     if mode == "overwrite":
         writer = writer.option("overwriteSchema", "true")

@@ -4,8 +4,9 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from contextlib import closing, contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -18,8 +19,9 @@ from caspr_spark import __version__
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.errors import CasprError, ConfigError
+from caspr_spark.lease import lease
 from caspr_spark.session import spark_session
-from jobs.console import TrainingBar, console, errors, reading_commands, shown_scores, shown_step
+from jobs.console import TrainingBar, console, errors, reading_commands, shown_scores, shown_step, shown_table
 from pipelines.summary import Summary
 
 app = typer.Typer(
@@ -29,6 +31,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+class Export(StrEnum):
+    """What `export` can write."""
+
+    feast = "feast"
+    databricks = "databricks"
+    ddl = "ddl"
+
 
 ConfigPaths = Annotated[
     list[Path], typer.Option("--config", help="YAML laid over conf/base.yaml; may be given again, later ones win.")
@@ -154,6 +165,134 @@ def full_build(config: ConfigPaths, as_of: AsOfs) -> None:
     console.print(escape(reading_commands(settings.root)))
 
 
+@app.command()
+def refresh(
+    config: ConfigPaths,
+    as_of: AsOfs,
+    compare_all: Annotated[
+        bool, typer.Option("--compare-all", help="Read every customer's raw rows again and make every vector again.")
+    ] = False,
+    report: Annotated[bool, typer.Option(help="Write the HTML report of the last --as-of.")] = True,
+) -> None:
+    """What arrived since the last run -> new vectors of the customers that it touches. Schedule this one."""
+    from pipelines.refresh import refresh as step
+    from pipelines.write_report import REPORT_FILE, write_report
+
+    times, settings = sorted({parsed_as_of(text) for text in as_of}), load_config(config)
+    with _session(settings, "refresh") as spark:
+        changed = False
+        for time in times:
+            console.print(f"[bold]{settings.dataset}[/bold]: refresh as of {time:%Y-%m-%d %H:%M:%S} UTC")
+            summaries = step(spark, settings, time, compare_all=compare_all, run_step=shown_step)
+            changed = changed or any(summary.changed for summary in summaries)
+        if report and changed:
+            shown_step("report", lambda: write_report(spark, settings, times[-1]))
+    if not changed:
+        console.print("Nothing to do: nothing arrived, and no vector is due.")
+    elif report:
+        console.print(f"Report: {settings.root}/report/{REPORT_FILE}")
+
+
+@app.command()
+def backfill(
+    config: ConfigPaths,
+    from_: Annotated[str, typer.Option("--from", help="First --as-of.")],
+    to: Annotated[str, typer.Option("--to", help="Last --as-of, inclusive.")],
+    every_hours: Annotated[int, typer.Option(min=1, help="Hours between one as-of and the next.")] = 24,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which intervals are missing.")] = False,
+) -> None:
+    """Refresh the missing intervals between two times; finished ones are passed over."""
+    from pipelines.backfill import missing_intervals
+    from pipelines.refresh import refresh as step
+
+    settings = load_config(config)
+    first, last = parsed_as_of(from_), parsed_as_of(to)
+    with _session(settings, "backfill") as spark:
+        missing = missing_intervals(spark, settings, first, last, every=timedelta(hours=every_hours))
+        console.print(f"{len(missing)} intervals are missing" + (":" if missing else ": nothing to do"))
+        for time in missing:
+            console.print(f"  as of {time:%Y-%m-%dT%H:%M:%SZ}")
+            if not dry_run:
+                step(spark, settings, time, run_step=shown_step)
+
+
+@app.command()
+def plan_refresh(config: ConfigPaths, as_of: AsOf) -> None:
+    """What a refresh would do: what arrived, and whom it touches. Nothing is written."""
+    from pipelines.plan_refresh import plan_refresh as step
+
+    _run("plan", config, as_of, step, writes=False)
+
+
+@app.command()
+def runs(
+    config: ConfigPaths,
+    run_id: Annotated[str | None, typer.Argument(help="Show this run with its numbers; default: list all.")] = None,
+) -> None:
+    """The published runs, newest first, or one of them."""
+    from pipelines.published_runs import run_numbers, run_table
+
+    settings = load_config(config)
+    with _session(settings, "runs", writes=False) as spark:
+        if run_id is None:
+            console.print(shown_table(f"Runs in {settings.root}", run_table(spark, settings)))
+        else:
+            console.print(shown_table(run_id, run_numbers(spark, settings, run_id)))
+
+
+@app.command()
+def export(
+    config: ConfigPaths,
+    kind: Annotated[Export, typer.Argument(help="feast, databricks or ddl.")],
+    schema: Annotated[str, typer.Option(help="Schema (or catalog.schema) of the SQL statements.")] = "features",
+    existing: Annotated[bool, typer.Option("--existing", help="SQL for tables that are there already.")] = False,
+) -> None:
+    """Definitions of the published tables, for a feature store or a catalogue, on standard output."""
+    from caspr_spark.publish.definitions import databricks_sql, delta_ddl, feast_definition
+
+    root = str(Path(load_config(config).root).absolute())
+    if kind is Export.feast:
+        print(feast_definition(root))
+    elif kind is Export.databricks:
+        print(databricks_sql(root, schema=schema, existing=existing))
+    else:
+        print(delta_ddl(root, schema=schema, existing=existing))
+
+
+@app.command()
+def simulate_bank(
+    out: Annotated[Path, typer.Option(help="Folder of the raw files; a bank that is there goes on.")],
+    customers: Annotated[int, typer.Option(min=1)] = 1000,
+    start: Annotated[str, typer.Option(help="Start of the first batch, with a zone.")] = "2024-01-01T00:00:00Z",
+    batches: Annotated[int, typer.Option(min=1, help="Batches there are in the end.")] = 30,
+    hours: Annotated[int, typer.Option(min=1, help="Hours of a batch.")] = 24,
+    seed: Annotated[int, typer.Option()] = 1,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME[.TABLE][=BATCHES[:STRENGTH]], see docs/simulator.md; may be repeated."),
+    ] = None,
+) -> None:
+    """Raw files of an invented bank, batch by batch, from a seed. All of it is synthetic."""
+    from pipelines.simulate_bank import simulate_bank as step
+
+    time = parsed_as_of(start)
+    settings = load_config([])
+    with _session(settings, "simulate", writes=False) as spark:
+        shown_step(
+            "simulate",
+            lambda: step(
+                spark,
+                out,
+                num_customers=customers,
+                start=time,
+                num_batches=batches,
+                hours=hours,
+                seed=seed,
+                faults=fault or [],
+            ),
+        )
+
+
 def parsed_as_of(text: str) -> datetime:
     """An ISO 8601 time with a zone, as UTC. Raises ConfigError."""
     try:
@@ -186,21 +325,29 @@ def run_job(verb: str) -> None:
     main([verb, *sys.argv[1:]])
 
 
-def _run(name: str, config: list[Path], as_of: str, step: Callable[[SparkSession, Config, datetime], Summary]) -> None:
+def _run(
+    name: str,
+    config: list[Path],
+    as_of: str,
+    step: Callable[[SparkSession, Config, datetime], Summary],
+    *,
+    writes: bool = True,
+) -> None:
     time, settings = parsed_as_of(as_of), load_config(config)
-    with _session(settings, name) as spark:
+    with _session(settings, name, writes=writes) as spark:
         shown_step(name, lambda: step(spark, settings, time))
 
 
 @contextmanager
-def _session(settings: Config, name: str) -> Iterator[SparkSession]:
-    """A Spark session that ends with the command, also when it fails."""
-    log_file = Path(settings.root) / "logs" / "spark.log"
-    spark = spark_session(f"caspr-spark {name}", settings.spark.settings, log_file=log_file)
-    try:
-        yield spark
-    finally:
-        spark.stop()
+def _session(settings: Config, name: str, *, writes: bool = True) -> Iterator[SparkSession]:
+    """A Spark session that ends with the command, also when it fails; alone on the root where it `writes`."""
+    with lease(settings.root, wait_seconds=settings.refresh.wait_seconds) if writes else nullcontext():
+        log_file = Path(settings.root) / "logs" / "spark.log"
+        spark = spark_session(f"caspr-spark {name}", settings.spark.settings, log_file=log_file)
+        try:
+            yield spark
+        finally:
+            spark.stop()
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

@@ -87,6 +87,16 @@ def shown_scores(table: pd.DataFrame) -> Table:
     return shown
 
 
+def shown_table(title: str, rows: pd.DataFrame) -> Table:
+    """A table of text and numbers for the terminal."""
+    shown = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    for name in rows.columns:
+        shown.add_column(str(name), no_wrap=True, justify="right" if rows[name].dtype.kind in "if" else "left")
+    for values in rows.itertuples(index=False):
+        shown.add_row(*[f"{value:,}" if isinstance(value, int | float) else escape(str(value)) for value in values])
+    return shown
+
+
 def reading_commands(root: str) -> str:
     """Three commands that read the feature table: with DuckDB, Polars and Spark."""
     path = f"{root.rstrip('/')}/{CUSTOMER_EMBEDDINGS.name}"

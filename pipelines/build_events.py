@@ -99,11 +99,9 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
         if arrived is None:
             batch = tables = judged_tables(spark, config)
         else:
-            declared: dict[str, Source | Profile] = {**config.sources, **config.profiles}
-            entities = {name: table.entity for name, table in declared.items()}
             batch = judged_tables(spark, config, arrived={name: found.added for name, found in arrived.items()})
             if arrived:
-                customers = keep(customers_of(arrived, entities))
+                customers = keep(customers_of(arrived, entities_of(config)))
             else:
                 customers = spark.createDataFrame([], "customer_id string")
             tables = judged_tables(spark, config, customers=customers)
@@ -152,6 +150,12 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
     notes += [f"every customer was compared: {reason}"] if reason else []
     notes += [f"{num_added:,} events added or changed, {num_removed:,} removed or changed"]
     return Summary("events", _num_rows(endings), num_added, tuple(notes))
+
+
+def entities_of(config: Config) -> dict[str, str]:
+    """Source or profile name -> its customer column."""
+    declared: dict[str, Source | Profile] = {**config.sources, **config.profiles}
+    return {name: table.entity for name, table in declared.items()}
 
 
 def event_contract(config: Config) -> Contract:

@@ -108,7 +108,7 @@ def refresh_sequences(
     if has_manifest(folder) and (manifest := read_manifest(folder)).fingerprint == inputs:
         return Summary("sequences", int(manifest.lineage["touched"]), manifest.rows, changed=False)
     with kept_on_disk() as keep:
-        customers = keep(_customers(spark, config, as_of, previous, versions, everybody))
+        customers = keep(customers_to_look_at(spark, config, as_of, previous, versions, everybody))
         num_customers = customers.count()
         if not num_customers:
             return Summary("sequences", 0, 0, ("no customer was touched: nothing to do",), changed=False)
@@ -129,10 +129,10 @@ def refresh_sequences(
         return replace(written, rows_in=num_customers)
 
 
-def _customers(
+def customers_to_look_at(
     spark: SparkSession, config: Config, as_of: datetime, previous: Run, versions: dict[str, int], everybody: bool
 ) -> DataFrame:
-    """Distinct customer_id of those to be looked at."""
+    """Distinct customer_id of those whose sequence a refresh makes again."""
     events = read_table(spark, event_contract(config), config.root)
     latest = read_table(spark, CUSTOMER_EMBEDDINGS, config.root)
     if everybody:
