@@ -1,0 +1,60 @@
+"""What a refresh would do: what arrived in which raw table, and how many customers it touches. Writes nothing."""
+
+from datetime import datetime
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from caspr_spark import __version__
+from caspr_spark.config import Config
+from caspr_spark.errors import CasprError
+from caspr_spark.events.arrivals import InputPosition, arrivals, current_position, customers_of, read_position
+from caspr_spark.model.checkpoint import current_checkpoint
+from caspr_spark.runs import run_before
+from caspr_spark.tables import last_commit_notes
+from pipelines.build_events import entities_of, event_contract
+from pipelines.build_sequences import customers_to_look_at, sequence_versions
+from pipelines.summary import Summary
+
+
+def plan_refresh(spark: SparkSession, config: Config, as_of: datetime) -> Summary:
+    """The notes say what arrived; `rows_out` is the number of customers that a refresh as of `as_of` would look at.
+
+    Raises:
+        CasprError: no run was published up to `as_of`.
+    """
+    model_version = current_checkpoint(Path(config.root)).model_version
+    previous = run_before(spark, config.root, as_of=as_of, model_version=model_version)
+    last = last_commit_notes(spark, event_contract(config), config.root).get("numbers", {})
+    if previous is None or "position" not in last:
+        raise CasprError(
+            f"{config.root}: no run was published as of {as_of.isoformat()} or before; run full-build first"
+        )
+    taken = read_position(config.root, last["position"])
+    now = current_position(spark, config, version=__version__)
+    notes = [f"from {previous.as_of.isoformat()} (run {previous.run_id}) to {as_of.isoformat()}"]
+    notes += [
+        line
+        for where, place in now.inputs.items()
+        if (line := _arrived(where, taken.inputs.get(where, InputPosition(kind="unknown")), place))
+    ]
+    found = arrivals(spark, config, taken, now)
+    is_all = isinstance(found, str)
+    customers = customers_to_look_at(spark, config, as_of, previous, sequence_versions(spark, config), is_all)
+    if isinstance(found, str):
+        notes.append(f"every customer would be compared: {found}")
+    elif found:
+        customers = customers.union(customers_of(found, entities_of(config)).na.drop()).distinct()
+    number = customers.count()
+    notes.append(f"{number:,} customers would be looked at" if number else "nothing to do")
+    return Summary("plan", len(now.inputs), number, tuple(notes), changed=False)
+
+
+def _arrived(where: str, before: InputPosition, now: InputPosition) -> str | None:
+    """One line for what is new in one raw table; None where nothing is."""
+    if now.kind == "unknown":
+        return f"{where}: cannot tell what is new"
+    if now.kind == "delta":
+        return f"{where}: versions {before.version + 1} to {now.version}" if now.version != before.version else None
+    new = [size for path, (size, _) in now.files.items() if path not in before.files]
+    return f"{where}: {len(new):,} new files, {sum(new):,} bytes" if new else None
