@@ -168,7 +168,7 @@ def full_build(config: ConfigPaths, as_of: AsOfs) -> None:
 @app.command()
 def refresh(
     config: ConfigPaths,
-    as_of: AsOfs,
+    as_of: Annotated[list[str], typer.Option("--as-of", help="As above; several are refreshed one after another.")],
     compare_all: Annotated[
         bool, typer.Option("--compare-all", help="Read every customer's raw rows again and make every vector again.")
     ] = False,
@@ -261,6 +261,7 @@ def export(
 
 @app.command()
 def simulate_bank(
+    config: ConfigPaths,
     out: Annotated[Path, typer.Option(help="Folder of the raw files; a bank that is there goes on.")],
     customers: Annotated[int, typer.Option(min=1)] = 1000,
     start: Annotated[str, typer.Option(help="Start of the first batch, with a zone.")] = "2024-01-01T00:00:00Z",
@@ -276,7 +277,7 @@ def simulate_bank(
     from pipelines.simulate_bank import simulate_bank as step
 
     time = parsed_as_of(start)
-    settings = load_config([])
+    settings = load_config(config)
     with _session(settings, "simulate", writes=False) as spark:
         shown_step(
             "simulate",
