@@ -13,6 +13,8 @@ from caspr_spark.events.lookups import with_lookup
 from caspr_spark.events.raw import CORRUPT, first_line, missing_columns, quoted, raw_rows
 from caspr_spark.events.rows import judged_rows, typed_rows
 
+_WANTED = "wanted_customer_id"
+
 
 @dataclass(frozen=True)
 class JudgedTable:
@@ -71,8 +73,9 @@ def _judged(
     where = table_key(name, table)
     if customers is not None:
         _demand(rows, [(f"{where}.entity", table.entity)])
-        is_theirs = F.col(quoted(table.entity)).cast("string").eqNullSafe(customers["customer_id"])
-        rows = rows.join(F.broadcast(customers), on=is_theirs, how="left_semi")
+        theirs = F.broadcast(customers.select(F.col("customer_id").alias(_WANTED)))  # the raw table may use that name
+        is_theirs = rows[quoted(table.entity)].cast("string").eqNullSafe(theirs[_WANTED])
+        rows = rows.join(theirs, on=is_theirs, how="left_semi")
     rows, outside = _filtered(rows, table, where)
     time = table.time if isinstance(table, Source) else table.valid_from
     key, checks = ([table.entity, time.column] if time else [table.entity]), common

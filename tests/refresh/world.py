@@ -104,7 +104,7 @@ class World:
             time = START + timedelta(minutes=self.random.randrange(DAYS * 1440))
             rows.append((self.next_payment, self.random.choice(CUSTOMERS), time, self.random.random() * 100))
             self.next_payment += 1
-        frame = self.spark.createDataFrame(rows, "id int, customer string, at timestamp, amount double")
+        frame = self.spark.createDataFrame(rows, "id int, customer_id string, at timestamp, amount double")
         writer = frame.coalesce(1).write.format("delta").option("delta.enableChangeDataFeed", "true")
         writer.mode("overwrite" if create else "append").save(self._payments)
 
@@ -114,7 +114,7 @@ class World:
         values = (
             {"amount": F.lit(self.random.random())}
             if self.random.random() < 0.5
-            else {"customer": F.lit(self.random.choice(CUSTOMERS))}
+            else {"customer_id": F.lit(self.random.choice(CUSTOMERS))}
         )
         DeltaTable.forPath(self.spark, self._payments).update(F.col("id") == number, values)
 
@@ -132,7 +132,7 @@ class World:
         for place in (self.folder / "accounts").glob("*.parquet"):
             accounts = pd.read_parquet(place)
             accounts[accounts["customer"] != customer].to_parquet(place, coerce_timestamps="us")
-        DeltaTable.forPath(self.spark, self._payments).delete(F.col("customer") == customer)
+        DeltaTable.forPath(self.spark, self._payments).delete(F.col("customer_id") == customer)
 
     def rewritten_file(self) -> None:
         """A file that was taken has other content under its old name."""
@@ -207,7 +207,7 @@ class World:
             "payments": {
                 "format": "delta",
                 "path": self._payments,
-                "entity": "customer",
+                "entity": "customer_id",  # a raw column of our own name
                 "time": {"column": "at"},
                 "key": ["id"],
                 "attributes": {"amount": {"kind": "numerical"}},
