@@ -1,7 +1,6 @@
 """The invented bank: its rows depend on seed, customer and day alone, and batches are written whole and once."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,17 +20,6 @@ from pipelines.simulate_bank import simulate_bank
 
 START = datetime(2024, 2, 27, 9, 30, tzinfo=UTC)  # not at midnight, and a leap day follows
 BANK = Bank(num_customers=300, start=START, seed=5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _interpreted(spark: SparkSession) -> Iterator[None]:
-    """Without compiling: the plans are long and the rows few."""
-    changed = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
-    for name, value in changed.items():
-        spark.conf.set(name, value)
-    yield
-    for name in changed:
-        spark.conf.unset(name)
 
 
 def row_set(frame: DataFrame, *without: str) -> list[tuple[object, ...]]:
@@ -83,14 +71,14 @@ def test_equal_pages_in_another_order_lead_elsewhere(spark: SparkSession) -> Non
 
     at_home = clicks(days.where("episode_day in (0, 2) and episode.kind = 'leaving'"), bank).toPandas()
     visits = at_home[at_home["click_id"].str.split("-").str[2].isin(["2", "3"])].sort_values("clicked_at")
-    steps = visits[visits["page"].isin(JOURNEYS["leaving"].steps)]
-    orders = steps.groupby("customer_id")["page"].agg(tuple)
-    forward = tuple(JOURNEYS["leaving"].steps)
-    both = orders[orders.map(lambda pages: sorted(pages) == sorted(forward))]
-    assert set(both) >= {forward, forward[::-1]}
-    assert both.isin([forward, forward[::-1]]).mean() > 0.9  # the others met such a page by chance
+    first, second = JOURNEYS["leaving"].steps
+    visit = visits["click_id"].str.rsplit("-", n=1).str[0]
+    steps = visits[~visits["page"].isin(["login", "overview"])].groupby(visit)["page"].agg(lambda page: tuple(page)[:2])
+    assert set(steps) == {first, first[::-1], second, second[::-1]}
+    assert steps.value_counts(normalize=True).min() > 0.15
 
 
+@pytest.mark.slow
 def test_nobody_acts_before_joining_or_after_leaving(spark: SparkSession) -> None:
     bank = Bank(1500, START, seed=3)
     records, acts = (
@@ -107,6 +95,7 @@ def test_nobody_acts_before_joining_or_after_leaving(spark: SparkSession) -> Non
     assert not (timed["booked_at"] > timed["closed"]).any()
 
 
+@pytest.mark.slow
 def test_pay_days_moves_and_takeovers_leave_their_rows(spark: SparkSession) -> None:
     bank = Bank(700, START, seed=3)
     bookings, records, takeovers, visits = (

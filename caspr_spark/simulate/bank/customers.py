@@ -15,7 +15,7 @@ from caspr_spark.simulate.bank.draws import chance, integer, weighted
 from caspr_spark.simulate.bank.journeys import MOVING, MOVING_AFTER_DAYS, PERIOD_DAYS, episode
 
 SEGMENTS = {"student": 0.15, "salaried": 0.55, "self_employed": 0.12, "retired": 0.18}
-REASONS = ("payments", "cards", "savings", "statements", "funds", "settings")
+REASONS = ("payments", "cards", "savings", "statements", "funds", "settings", "help", "loans", "fees")
 NUM_HABITUAL_REASONS = 4
 OPENING_SHARE = 0.85  # of the customers that ever join: there when the bank begins
 JOINING_DAYS = 365  # in which the others join

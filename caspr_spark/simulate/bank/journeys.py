@@ -1,8 +1,9 @@
 """What happens in customers' lives: at most one episode in 28 days, with a way through pages and an outcome.
 
-A journey is made of two visits with two steps each. Half of the customers go through the steps forward, half backward:
-the pages and their number are equal, but forward leads to the outcome far more often. So what comes next is written in
-the order of what was done, and counts alone see only that something is going on.
+A journey is made of two visits with two steps each, over pages that routine visits have as well. Half of the customers
+take the steps of a visit forward, half backward: pages and their number are equal, but forward leads to the outcome far
+more often. Outside of journeys visits stray through the same steps backward. So what comes next is written in the order
+of what was done, and counts see little.
 """
 
 from dataclasses import dataclass
@@ -20,18 +21,21 @@ OUTCOME_SHARE_FORWARD, OUTCOME_SHARE_BACKWARD = 0.85, 0.08
 
 @dataclass(frozen=True)
 class Journey:
-    """`share`: of all periods. `steps`: pages, in the forward order. `outcome_after`: days since the second visit."""
+    """`share`: of all periods. `steps`: pages of the first and of the second visit, in the forward order.
+
+    `outcome_after`: days from the second visit to the outcome, from and to.
+    """
 
     share: float
-    steps: tuple[str, str, str, str]
+    steps: tuple[tuple[str, str], tuple[str, str]]
     outcome_after: tuple[int, int]
 
 
 JOURNEYS = {
-    "trouble": Journey(0.16, ("cards", "card_blocked", "help", "contact"), (1, 4)),  # a call
-    "leaving": Journey(0.12, ("fees", "compare_accounts", "export_data", "close_account"), (3, 12)),  # churn
-    "probed": Journey(0.09, ("contact_details", "limits", "payees", "devices"), (3, 12)),  # an account takeover
-    "borrowing": Journey(0.12, ("loans", "loan_calculator", "loan_rates", "loan_documents"), (3, 12)),  # a loan
+    "trouble": Journey(0.16, (("limits", "help"), ("cards", "contact")), (2, 9)),  # a call
+    "leaving": Journey(0.12, (("statements", "fees"), ("savings_rates", "export_data")), (3, 12)),  # churn
+    "probed": Journey(0.09, (("devices", "payees"), ("contact_details", "limits")), (3, 12)),  # an account takeover
+    "borrowing": Journey(0.12, (("savings", "loans"), ("statements", "loan_calculator")), (3, 12)),  # a loan
 }
 MOVING, TRAVELLING, NONE = "moving", "travelling", "none"
 MOVING_AFTER_DAYS = 5
@@ -78,6 +82,12 @@ def is_outcome(kind: str) -> Column:
 def steps_of_visit(which: int) -> Column:
     """The two pages of a journey's first (0) or second (1) visit, in the order of its direction."""
     steps = looked_up(
-        F.col("episode.kind"), {name: F.array(*map(F.lit, journey.steps)) for name, journey in JOURNEYS.items()}
+        F.col("episode.kind"), {name: F.array(*map(F.lit, journey.steps[which])) for name, journey in JOURNEYS.items()}
     )
-    return F.slice(F.when(F.col("episode.forward"), steps).otherwise(F.reverse(steps)), 1 + 2 * which, 2)
+    return F.when(F.col("episode.forward"), steps).otherwise(F.reverse(steps))
+
+
+def backward_steps(draw: Column) -> Column:
+    """The two pages of one visit of any journey, backward."""
+    pairs = [F.array(*map(F.lit, reversed(pair))) for journey in JOURNEYS.values() for pair in journey.steps]
+    return F.element_at(F.array(*pairs), integer(draw, 1, len(pairs)))

@@ -11,7 +11,7 @@ from caspr_spark.simulate.bank.journeys import is_outcome
 from caspr_spark.simulate.bank.money import MOST_THEFTS, stolen_amount
 from caspr_spark.simulate.bank.visits import takeover_second
 
-TOPICS = ("cards", "payments", "login", "fees", "loans")
+TOPICS = ("payments", "login", "fees", "loans", "savings")
 REGIONS = ("north", "east", "south", "west", "capital", "coast", "hills")
 CALLS_A_DAY = 0.004
 REPORTED_AFTER_DAYS = (1, 6)
