@@ -182,7 +182,7 @@ def test_in_a_pandemic_everyone_behaves_otherwise(rows_of: Rows) -> None:
     ):
         clean, shifted = rows_of(name), rows_of(name, "covid=2-")
         before = [rows[rows["batch"] < 2].reset_index(drop=True) for rows in (clean, shifted)]
-        pd.testing.assert_frame_equal(*before)
+        pd.testing.assert_frame_equal(before[0], before[1])
         counts = [rows[rows["batch"] >= 2][group].value_counts() for rows in (clean, shifted)]
         assert counts[1].get(less, 0) < 0.5 * counts[0][less]
         assert more is None or counts[1][more] > 1.1 * counts[0][more]

@@ -65,7 +65,8 @@ def test_the_future_is_predicted_better_from_sequences_than_from_counts(spark: S
 
 
 def raw(spark: SparkSession, name: str) -> pd.DataFrame:
-    return batch_rows(spark, BANK, TABLES[name], hours=24, batches=range(NUM_DAYS)).toArrow().to_pandas()
+    rows: pd.DataFrame = batch_rows(spark, BANK, TABLES[name], hours=24, batches=range(NUM_DAYS)).toArrow().to_pandas()
+    return rows
 
 
 def page_counts(clicks: pd.DataFrame, cut: pd.Timestamp) -> pd.DataFrame:
