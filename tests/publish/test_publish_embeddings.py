@@ -12,9 +12,11 @@ from pyspark.sql import SparkSession
 
 from caspr_spark.config import Config
 from caspr_spark.errors import CasprError, GateError
+from caspr_spark.runs import mend_runs
 from caspr_spark.tables import read_table, table_path
 from pipelines.publish_embeddings import PUBLISHED, publish_embeddings
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS
+from schemas.runs import RUNS
 
 FIRST_DAY, SECOND_DAY = (datetime(2017, 10, day, tzinfo=UTC) for day in (1, 2))
 
@@ -93,6 +95,21 @@ def test_f70_unfit_run_is_refused_by_name_and_the_old_one_is_served(
         with pytest.raises(GateError, match=check):
             publish_embeddings(spark, once_published, as_of)
     assert versions(spark, once_published) == before
+
+
+def test_f04_a_run_that_was_published_but_not_recorded_is_recorded_by_the_next(
+    spark: SparkSession, twice_published: Config
+) -> None:
+    def recorded_runs() -> list[tuple[Any, ...]]:
+        return sorted(tuple(row) for row in read_table(spark, RUNS, twice_published.root).collect())
+
+    before = recorded_runs()
+    assert [run[0] for run in before] == ["r1", "r2"]
+    shutil.rmtree(table_path(RUNS, twice_published.root))
+    publish_embeddings(spark, twice_published, FIRST_DAY)  # finds all but the record
+    assert mend_runs(spark, CUSTOMER_EMBEDDINGS, twice_published.root) == "r2"
+    assert recorded_runs() == before
+    assert mend_runs(spark, CUSTOMER_EMBEDDINGS, twice_published.root) is None
 
 
 def test_run_of_another_as_of_is_an_error(spark: SparkSession, once_published: Config) -> None:

@@ -15,10 +15,13 @@ from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.model.checkpoint import checkpoints_folder, current_checkpoint
 from caspr_spark.runs import run_before
 from caspr_spark.tables import read_table, table_path, table_version
+from pipelines.backfill import missing_intervals
 from pipelines.build_events import build_events
 from pipelines.build_sequences import build_sequences
 from pipelines.embed_customers import embed_customers
 from pipelines.full_build import full_build
+from pipelines.plan_refresh import plan_refresh
+from pipelines.published_runs import run_numbers, run_table
 from pipelines.refresh import refresh
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS, EMBEDDINGS
 from schemas.runs import RUNS
@@ -103,6 +106,15 @@ def test_f35_f60_f63_a_refresh_is_as_good_as_a_full_build(spark: SparkSession, b
     assert (run.as_of, run.kind, run.num_removed) == (second, "refresh", 1)
     touched = read_manifest(sequences_folder(config.root, second)).rows
     assert 0 < touched == run.num_customers < len(served(spark, config))
+
+    # What would come next, and which days have no run.
+    third = second + timedelta(days=1)
+    plan = plan_refresh(spark, config, third)
+    assert plan.notes[0].startswith(f"from {second.isoformat()} (run {run.run_id}) to {third.isoformat()}")
+    assert plan.notes[-1] == f"{plan.rows_out:,} customers would be looked at"
+    assert missing_intervals(spark, config, FIRST, third, every=timedelta(days=1)) == [third]
+    assert run_table(spark, config)["run_id"][0] == run.run_id
+    assert ("num_removed", "1") in run_numbers(spark, config, run.run_id).itertuples(index=False, name=None)
 
     # The same interval again does nothing, and says so.
     tables = (CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS, RUNS)
