@@ -64,7 +64,7 @@ KINDS = {
     ),
     "quiet_day": FaultKind("only a share of a table's rows (0: none) arrives", _ALL, 0.0, usual=("clicks",)),
     "covid": FaultKind(
-        "everyone behaves as in a pandemic: at home, online, on the app, on the phone; no travel, little cash", ()
+        "everyone behaves as in a pandemic: pays online, visits and calls more; no travel, little cash", ()
     ),
 }
 FAULT_DESCRIPTIONS = {name: kind.description for name, kind in KINDS.items()}
