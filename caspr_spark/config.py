@@ -289,6 +289,16 @@ class RefreshSection(Section):
     """How long to wait for another run on the same root before giving up with exit code 75."""
 
 
+class MaintainSection(Section):
+    """Maintenance: what is kept."""
+
+    retention_hours: Annotated[int, Field(ge=168)]
+    """Old versions of the tables, and what changed between them, are kept for so long: longer than any reader reads and
+    than two refreshes are apart. Not less than the week that Delta allows."""
+    keep_sequences: Positive
+    """Newest sequence folders that are kept."""
+
+
 class MonitorSection(Section):
     """Stage monitor: when a run is called suspicious."""
 
@@ -373,6 +383,7 @@ class Config(Section):
     pretrain: PretrainSection
     embed: EmbedSection
     refresh: RefreshSection
+    maintain: MaintainSection
     monitor: MonitorSection
     evaluate: EvaluateSection
     report: ReportSection

@@ -217,6 +217,16 @@ def backfill(
 
 
 @app.command()
+def maintain(config: ConfigPaths) -> None:
+    """Join small files, remove what no table needs any more, let old sequences go. Schedule it once a day."""
+    from pipelines.maintain import maintain as step
+
+    settings = load_config(config)
+    with _session(settings, "maintain") as spark:
+        shown_step("maintain", lambda: step(spark, settings))
+
+
+@app.command()
 def plan_refresh(config: ConfigPaths, as_of: AsOf) -> None:
     """What a refresh would do: what arrived, and whom it touches. Nothing is written."""
     from pipelines.plan_refresh import plan_refresh as step

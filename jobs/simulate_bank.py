@@ -1,4 +1,4 @@
-"""spark-submit --py-files dist/caspr_spark.zip jobs/simulate_bank.py --out FOLDER --customers N --start TIME ..."""
+"""spark-submit --py-files dist/caspr_spark.zip jobs/simulate_bank.py --config CONFIG --out FOLDER ..."""
 
 from jobs.cli import run_job
 

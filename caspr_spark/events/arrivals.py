@@ -132,6 +132,13 @@ def read_position(root: str, name: str) -> Position:
     return Position.model_validate_json(_position_path(root, name).read_text())
 
 
+def remove_other_positions(root: str, name: str | None) -> None:
+    """Delete the positions below `root` that no commit needs any more: all but this one."""
+    for path in Path(root).glob("positions/*.json"):
+        if path.stem != name:
+            path.unlink()
+
+
 def _position_path(root: str, name: str) -> Path:
     return Path(root) / "positions" / f"{name}.json"
 
@@ -190,7 +197,7 @@ def _changes(
     reader = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", before.version + 1)
     try:
         feed = reader.option("endingVersion", now.version).load(location)
-        feed.limit(1).collect()
+        feed.select(_CHANGE).distinct().collect()  # opens every file of it
     except AnalysisException as error:
         raise ConfigError(f"{where}: the change feed cannot be read: {error}") from None
     except Exception as error:

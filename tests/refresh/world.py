@@ -5,6 +5,7 @@ and deletions, accounts as Parquet snapshots. Every change is drawn from one see
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -121,6 +122,15 @@ class World:
     def deleted_payments(self) -> None:
         number = self.random.randrange(self.next_payment)
         DeltaTable.forPath(self.spark, self._payments).delete(F.col("id").between(number, number + 1))
+
+    def vacuumed_payments(self) -> None:
+        """What the versions of the Delta table changed is no longer there."""
+        shutil.rmtree(self.folder / "payments" / "_change_data")
+
+    def replaced_payments(self) -> None:
+        """Another table stands in the place of the Delta table."""
+        shutil.rmtree(self._payments)
+        self.new_payments(create=True)
 
     def remove_customer(self, customer: str) -> None:
         """No raw table names the customer any more."""

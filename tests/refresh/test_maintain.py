@@ -1,0 +1,45 @@
+"""Maintenance: small files are joined, those of killed writers go, and a refresh still knows what changed."""
+
+import os
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from caspr_spark.errors import CasprError
+from pipelines.build_events import build_events, refresh_events
+from pipelines.maintain import maintain
+from tests.events.cases import AS_OF
+from tests.refresh.world import World
+
+
+def test_f14_orphans_go_and_the_tables_stay_as_they_were(spark: SparkSession, tmp_path: Path) -> None:
+    world = World(spark, tmp_path, seed=5)
+    config = world.config()
+    build_events(spark, config, AS_OF)
+    world.new_payments()
+    refresh_events(spark, config, AS_OF)
+    events = Path(config.root) / "events"
+    orphan = events / "part-00099-killed.snappy.parquet"
+    shutil.copy(next(events.glob("part-*.parquet")), orphan)
+    long_ago = (AS_OF - timedelta(days=100)).timestamp()
+    os.utime(orphan, (long_ago, long_ago))
+    for number in range(10):
+        (Path(config.root) / "sequences" / f"202401{number + 10}T000000Z").mkdir(parents=True)
+
+    assert maintain(spark, config).changed
+    assert not orphan.exists()
+    assert world.found() == world.expected()
+    assert len(list((Path(config.root) / "sequences").iterdir())) == config.maintain.keep_sequences
+    assert not maintain(spark, config).changed
+
+    world.new_orders()
+    refresh_events(spark, config, AS_OF)
+    assert world.found() == world.expected()
+
+
+def test_events_cannot_be_refreshed_before_they_were_built(spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(CasprError, match="run full-build first"):
+        refresh_events(spark, World(spark, tmp_path, seed=5).config(), AS_OF)
