@@ -15,8 +15,10 @@ PACKAGES := caspr_spark pipelines jobs schemas
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
-demo: setup  ## real data to customer embeddings: two weeks of Complete Journey, built and reported
-	@$(BIN)/caspr-spark full-build --config conf/complete_journey.yaml --as-of 2017-09-25T00:00:00Z --as-of 2017-10-02T00:00:00Z
+demo: setup  ## real data to customer embeddings: Complete Journey built, evaluated, and refreshed for three weeks
+	@$(BIN)/caspr-spark full-build --config conf/complete_journey.yaml --as-of 2017-10-02T00:00:00Z
+	@$(BIN)/caspr-spark refresh --config conf/complete_journey.yaml \
+		--as-of 2017-10-09T00:00:00Z --as-of 2017-10-16T00:00:00Z --as-of 2017-10-23T00:00:00Z
 
 setup:  ## .venv with what the demo needs (no compiler)
 	@$(PYTHON) tools/preflight.py demo

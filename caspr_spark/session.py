@@ -15,6 +15,7 @@ _ALWAYS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",  # a time is the same whatever the machine's zone
+    "spark.python.sql.dataFrameDebugging.enabled": "false",  # noting where each column was made takes half of planning
     "spark.sql.legacy.parquet.nanosAsLong": "true",  # pandas writes nanoseconds, which Spark otherwise refuses
 }
 _ONE_MACHINE = {

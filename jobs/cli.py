@@ -21,6 +21,7 @@ from caspr_spark.config_file import load_config
 from caspr_spark.errors import CasprError, ConfigError
 from caspr_spark.lease import lease
 from caspr_spark.session import spark_session
+from caspr_spark.simulate.bank.faults import FAULT_DESCRIPTIONS
 from jobs.console import TrainingBar, console, errors, reading_commands, shown_scores, shown_step, shown_table
 from pipelines.summary import Summary
 
@@ -206,7 +207,7 @@ def backfill(
     from pipelines.refresh import refresh as step
 
     settings = load_config(config)
-    first, last = parsed_as_of(from_), parsed_as_of(to)
+    first, last = parsed_as_of(from_, "--from"), parsed_as_of(to, "--to")
     with _session(settings, "backfill") as spark:
         missing = missing_intervals(spark, settings, first, last, every=timedelta(hours=every_hours))
         console.print(f"{len(missing)} intervals are missing" + (":" if missing else ": nothing to do"))
@@ -280,13 +281,15 @@ def simulate_bank(
     seed: Annotated[int, typer.Option()] = 1,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="NAME[.TABLE][=BATCHES[:STRENGTH]], see docs/simulator.md; may be repeated."),
+        typer.Option(
+            help=f"NAME[.TABLE][=BATCHES[:STRENGTH]], see docs/simulator.md: {', '.join(FAULT_DESCRIPTIONS)}."
+        ),
     ] = None,
 ) -> None:
     """Raw files of an invented bank, batch by batch, from a seed. All of it is synthetic."""
     from pipelines.simulate_bank import simulate_bank as step
 
-    time = parsed_as_of(start)
+    time = parsed_as_of(start, "--start")
     settings = load_config(config)
     with _session(settings, "simulate", writes=False) as spark:
         shown_step(
@@ -304,15 +307,15 @@ def simulate_bank(
         )
 
 
-def parsed_as_of(text: str) -> datetime:
-    """An ISO 8601 time with a zone, as UTC. Raises ConfigError."""
+def parsed_as_of(text: str, option: str = "--as-of") -> datetime:
+    """An ISO 8601 time with a zone, as UTC. Raises ConfigError, which names the option."""
     try:
         time = datetime.fromisoformat(text)
         if time.tzinfo is None:
-            raise ConfigError(f"--as-of: {text!r} has no time zone; for UTC write e.g. {time.isoformat()}Z")
+            raise ConfigError(f"{option}: {text!r} has no time zone; for UTC write e.g. {time.isoformat()}Z")
         return time.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ConfigError(f"--as-of: expected a time such as 2017-10-02T00:00:00Z, found {text!r}") from None
+        raise ConfigError(f"{option}: expected a time such as 2017-10-02T00:00:00Z, found {text!r}") from None
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -19,6 +19,7 @@ from schemas.embeddings import CUSTOMER_EMBEDDINGS
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE = ".venv/bin/caspr-spark full-build --config docs/example/shop.yaml --as-of 2024-06-01T00:00:00Z"
+REFRESH = ".venv/bin/caspr-spark refresh --config docs/example/shop.yaml --as-of 2024-06-08T00:00:00Z"
 SUBMIT = (
     ".venv/bin/spark-submit --master spark://MASTER:7077 --py-files dist/caspr_spark.zip "
     "--conf spark.sql.shuffle.partitions=16 --conf spark.databricks.delta.snapshotPartitions=2 "
@@ -27,13 +28,14 @@ SUBMIT = (
 TESTED_BY = {
     "git clone REPOSITORY caspr-spark": "tests/docs/test_readme.py::test_a_clone_has_what_the_quick_start_needs",
     "cd caspr-spark": "tests/docs/test_readme.py::test_a_clone_has_what_the_quick_start_needs",
-    "make demo": "tests/docs/test_demo.py::test_the_demo_publishes_twice_and_then_finds_nothing_changed",
+    "make demo": "tests/docs/test_demo.py::test_the_demo_refreshes_three_weeks_and_then_finds_nothing_changed",
     "make test": "tests/docs/test_targets.py::test_continuous_integration_runs_the_test_command_of_the_readme",
     "make check": "tests/docs/test_targets.py::test_continuous_integration_runs_the_test_command_of_the_readme",
     "make test-slow": "tests/docs/test_targets.py::test_the_slow_tests_are_the_rest_of_the_tests",
     "make bench": "tests/docs/test_bench.py::test_each_stage_is_one_json_line",
     "make dist": "tests/packaging/test_wheel.py::test_base_configuration_is_found",
     EXAMPLE: "tests/docs/test_readme.py::test_the_example_accounts_for_its_rows_as_the_readme_says",
+    REFRESH: "tests/docs/test_readme.py::test_the_refresh_touches_some_customers_and_then_has_nothing_to_do",
     "export PYSPARK_PYTHON=$PWD/.venv/bin/python": "tests/cluster/test_spark_submit.py::test_the_readme_command",
     SUBMIT: "tests/cluster/test_spark_submit.py::test_the_readme_command",
 }
@@ -125,6 +127,13 @@ def test_commands_that_a_run_ends_with_read_the_feature_table(example: str, work
     assert len(readers) == 3
     for command in [*readers, *3 * readers[:1]]:  # DuckDB on an unfinished scan crashed in most runs, not in all
         assert "customer_id" in run(command, workspace), command
+
+
+@pytest.mark.timeout(1200)
+def test_the_refresh_touches_some_customers_and_then_has_nothing_to_do(example: str, workspace: Path) -> None:
+    printed = run(REFRESH, workspace)
+    assert re.search(r"^publish +\d+ in → +\d+ out", printed, re.MULTILINE)
+    assert "Nothing to do: nothing arrived, and no vector is due." in run(REFRESH, workspace)
 
 
 def test_the_yaml_of_the_readme_is_the_example() -> None:
