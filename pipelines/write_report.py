@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from caspr_spark.config import Config
 from caspr_spark.evaluate.significance import score_table
 from caspr_spark.lineage import fingerprint
 from caspr_spark.monitor import pictures, samples
-from caspr_spark.monitor.drift import QUANTILES, cosine_distances, previous_run
+from caspr_spark.monitor.drift import QUANTILES
 from caspr_spark.monitor.report import Account, Neighbour, Page, Shown, made_from, nearest, page_html, places
 from caspr_spark.tables import last_commit_notes, read_table, table_exists
 from pipelines.build_events import event_contract
+from pipelines.drift_section import drift_section
 from pipelines.evaluate_embeddings import evaluation_file, read_evaluation, task_score_table
 from pipelines.monitor_embeddings import published_run
 from pipelines.summary import Summary
@@ -47,6 +49,7 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         for name in config.evaluate.tasks
         if (found := read_evaluation(evaluation_file(config.root, name, as_of)))
     }
+    drift = drift_section(spark, config, run_id=run_id, as_of=as_of)
     inputs = fingerprint(
         version=__version__,
         run=run_id,
@@ -55,6 +58,7 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         scores=sorted(map(str, scores.values.tolist())),
         curve=curve.read_text() if curve.exists() else "",
         evaluations=evaluations,
+        drift=asdict(drift),
         settings=[config.dataset, config.report.model_dump(), config.monitor.model_dump(), config.seed],
     )
     place = Path(config.root) / "report" / REPORT_FILE
@@ -63,17 +67,16 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
 
     history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, config.root)
     run = history.where(F.col("run_id") == run_id)
-    older = previous_run(history, as_of=as_of, model_version=model_version)
     events = read_table(spark, event_contract(config), config.root)
     lengths = run.select("num_events").toPandas()["num_events"]
-    distances = cosine_distances(run, older).select("distance").toPandas()["distance"].astype(float)
     customers = _customers(run, events, config, as_of)
     shown = {
         "events": _events_picture(events, as_of),
         "lengths": Shown(pictures.sequence_lengths(lengths, max_events=config.sequences.max_events)),
         "curve": _curve_picture(curve),
         "map": _map_picture(customers, config),
-        "drift": _drift_picture(distances, limit=config.monitor.max_median_distance),
+        "drift": drift.distances,
+        "drift_runs": drift.scores,
         **_roc_pictures(evaluations, scores),
     }
     page = Page(
@@ -87,8 +90,10 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         made_from=inputs,
         accounts=_accounts(metrics),
         pictures=shown,
-        drift_text=_drift_text(distances),
-        drift_quantiles=_drift_quantiles(distances),
+        drift_text=drift.text,
+        drift_quantiles=_drift_quantiles(metrics),
+        drift_charts=drift.charts,
+        drift_segments=drift.segments,
         neighbours=_neighbours(customers, events, config, as_of),
         money_name=config.report.money or "money",
         scores=score_table(scores).to_dict("records") if len(scores) else [],
@@ -222,24 +227,9 @@ def _roc_pictures(evaluations: dict[str, dict[str, Any]], scores: pd.DataFrame) 
     }
 
 
-def _drift_picture(distances: pd.Series, *, limit: float) -> Shown:
-    if not distances.notna().any():
-        return Shown(missing="No picture: there is no earlier run of this model to compare with.")
-    return Shown(pictures.drift_histogram(distances.dropna(), limit=limit))
-
-
-def _drift_text(distances: pd.Series) -> str:
-    if distances.empty:
-        return "This is the first published run of its model. Vectors of different models are never compared."
-    left_out = int(distances.isna().sum())
-    moved = f"the vectors of {len(distances) - left_out:,} customers moved"
-    text = f"How far {moved} since the previous run of the same model."
-    return f"{text} {left_out:,} vectors that are zero or not finite were left out." if left_out else text
-
-
-def _drift_quantiles(distances: pd.Series) -> dict[str, float]:
-    known = distances.dropna()
-    return {f"{share:.0%}": float(known.quantile(share)) for share in QUANTILES.values()} if len(known) else {}
+def _drift_quantiles(metrics: pd.DataFrame) -> dict[str, float]:
+    of_distance = _of_metric(metrics, "distance")
+    return {f"{share:.0%}": of_distance[name] for name, share in QUANTILES.items() if name in of_distance}
 
 
 def _write_text(place: Path, text: str) -> None:

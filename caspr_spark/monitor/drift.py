@@ -1,13 +1,19 @@
-"""How far customers' vectors moved between two runs of the same model. Two models' spaces are never compared."""
+"""How far customers' vectors moved since their last ones of the same model, counted in bins by Spark.
 
-from collections.abc import Mapping
+Two models' spaces are never compared.
+"""
+
 from datetime import datetime
-from typing import Any, NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from caspr_spark.monitor.sketch import DISTANCE_BINS_A_DECADE, DISTANCE_EDGES
+
 QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
+_GAPS = {0.5: "under 12 hours", 2: "12 hours to 2 days", 8: "2 to 8 days", 32: "8 to 32 days"}
+"""Days from the older to the newer vector, exclusive -> name."""
+_LONGEST_GAP = "over 32 days"
 
 
 def run_at(history: DataFrame, *, as_of: datetime, model_version: str) -> DataFrame:
@@ -16,18 +22,17 @@ def run_at(history: DataFrame, *, as_of: datetime, model_version: str) -> DataFr
     Where several runs share both (other inputs), the one with the largest run_id, so that every reader takes the same.
     """
     same = history.where((F.col("as_of") == F.lit(as_of)) & (F.col("model_version") == model_version))
-    return _largest(same, "run_id")
+    return same.join(F.broadcast(same.agg(F.max("run_id").alias("run_id"))), on="run_id", how="left_semi")
 
 
-def previous_run(history: DataFrame, *, as_of: datetime, model_version: str) -> DataFrame:
-    """CUSTOMER_EMBEDDING_HISTORY -> the rows of the newest run before `as_of` by this model; empty if there is none."""
-    earlier = history.where((F.col("as_of") < F.lit(as_of)) & (F.col("model_version") == model_version))
-    return _largest(_largest(earlier, "as_of"), "run_id")
-
-
-def _largest(rows: DataFrame, column: str) -> DataFrame:
-    """The rows with the largest value of `column`."""
-    return rows.join(F.broadcast(rows.agg(F.max(column).alias(column))), on=column, how="left_semi")
+def older_vectors(history: DataFrame, run: DataFrame) -> DataFrame:
+    """CUSTOMER_EMBEDDING_HISTORY and a run of it -> of each customer of the run, the newest row of the same model and
+    an earlier as_of, if there is one, in the history's columns."""
+    newer = run.select("customer_id", "model_version", F.col("as_of").alias("newer_as_of"))
+    earlier = history.join(newer, on=["customer_id", "model_version"], how="inner").where("as_of < newer_as_of")
+    columns = [name for name in history.columns if name != "customer_id"]
+    newest = F.max_by(F.struct(*columns), F.struct("as_of", "run_id")).alias("row")
+    return earlier.groupBy("customer_id").agg(newest).select("customer_id", "row.*").select(*history.columns)
 
 
 def vector_norm(vector: Column) -> Column:
@@ -36,22 +41,31 @@ def vector_norm(vector: Column) -> Column:
 
 
 def cosine_distances(newer: DataFrame, older: DataFrame) -> DataFrame:
-    """Customers of both runs -> customer_id, distance (0 to 2), is_zero, is_finite.
+    """Rows of CUSTOMER_EMBEDDING_HISTORY, customers of both -> customer_id, distance (0 to 2), is_zero, is_finite,
+    has_new_events, gap_days.
 
-    The distance is null where a vector is zero or not finite, or the two differ in length.
+    The distance is null where a vector is zero or not finite, or the two differ in length. New events show in the time
+    of the newest event or in the number of events.
     """
-    pairs = newer.select("customer_id", F.col("embedding").alias("newer")).join(
-        older.select("customer_id", F.col("embedding").alias("older")), on="customer_id", how="inner"
+    seen = ["embedding", "as_of", "last_event_time", "num_events"]
+    pairs = newer.select("customer_id", F.struct(*seen).alias("newer")).join(
+        older.select("customer_id", F.struct(*seen).alias("older")), on="customer_id", how="inner"
     )
-    new, old = F.col("newer"), F.col("older")
+    new, old = F.col("newer.embedding"), F.col("older.embedding")
     norms = vector_norm(new) * vector_norm(old)
-    is_finite = ~F.isnan(norms) & (norms < F.lit(float("inf")))
+    is_finite = _is_finite(norms)
     cosine = F.greatest(F.lit(-1.0), F.least(F.lit(1.0), _dot(new, old) / norms))
+    has_same_events = F.col("newer.last_event_time").eqNullSafe(F.col("older.last_event_time")) & F.col(
+        "newer.num_events"
+    ).eqNullSafe(F.col("older.num_events"))
+    gap = F.unix_micros("newer.as_of") - F.unix_micros("older.as_of")
     return pairs.select(
         "customer_id",
         F.when(is_finite & (norms > 0) & (F.size(new) == F.size(old)), 1 - cosine).alias("distance"),
         (is_finite & (norms == 0)).alias("is_zero"),
         is_finite.alias("is_finite"),
+        (~has_same_events).alias("has_new_events"),
+        (gap / 86_400e6).alias("gap_days"),
     )
 
 
@@ -61,11 +75,17 @@ def _dot(left: Column, right: Column) -> Column:
     return F.aggregate(products, F.lit(0.0), lambda total, x: total + x)
 
 
+def _is_finite(norm: Column) -> Column:
+    return ~F.isnan(norm) & (norm < F.lit(float("inf")))
+
+
 def distance_numbers(distances: DataFrame) -> DataFrame:
-    """`cosine_distances` -> one row: num_compared, num_zero, num_not_finite, mean and the quantiles of the distance."""
+    """`cosine_distances` -> one row: num_compared, num_with_new_events, num_zero, num_not_finite, mean and the
+    quantiles of the distance."""
     distance = F.col("distance")
     return distances.select(
         F.count(distance).alias("num_compared"),
+        F.count_if(distance.isNotNull() & F.col("has_new_events")).alias("num_with_new_events"),
         F.count_if("is_zero").alias("num_zero"),
         F.count_if(~F.col("is_finite")).alias("num_not_finite"),
         F.mean(distance).alias("mean"),
@@ -73,21 +93,46 @@ def distance_numbers(distances: DataFrame) -> DataFrame:
     )
 
 
-class Verdict(NamedTuple):
-    """`is_drift` is None where no verdict is possible; `text` says what was found."""
+def distance_counts(distances: DataFrame) -> DataFrame:
+    """`cosine_distances` -> stratum, bin (of DISTANCE_EDGES), num_customers. A stratum is the gap in time and whether
+    there were new events."""
+    known = distances.where(F.col("distance").isNotNull())
+    binned = known.select(_stratum().alias("stratum"), _distance_bin().alias("bin"))
+    return binned.groupBy("stratum", "bin").agg(F.count(F.lit(1)).alias("num_customers"))
 
-    is_drift: bool | None
-    text: str
+
+def segment_counts(distances: DataFrame, segments: DataFrame, *, max_segments: int) -> DataFrame:
+    """`distances` and customer_id, segment -> segment, stratum, bin, num_customers, of the largest segments."""
+    known = distances.where(F.col("distance").isNotNull())
+    binned = known.select("customer_id", _stratum().alias("stratum"), _distance_bin().alias("bin"))
+    counted = (
+        binned.join(segments, on="customer_id", how="inner")
+        .groupBy("segment", "stratum", "bin")
+        .agg(F.count(F.lit(1)).alias("num_customers"))
+    )
+    sizes = counted.groupBy("segment").agg(F.sum("num_customers").alias("size"))
+    largest = sizes.orderBy(F.desc("size"), "segment").limit(max_segments)
+    return counted.join(F.broadcast(largest.select("segment")), on="segment", how="left_semi")
 
 
-def drift_verdict(numbers: Mapping[str, Any], *, min_customers: int, max_median_distance: float) -> Verdict:
-    """What `distance_numbers` mean."""
-    num_compared = int(numbers["num_compared"])
-    if num_compared < min_customers:
-        found = f"{num_compared} of at least {min_customers}"
-        return Verdict(None, f"too few customers to compare ({found}), no verdict on drift")
-    median = float(numbers["p50"])
-    sides = f"median cosine distance {median:.4f} of {num_compared:,} customers to their previous vector"
-    if median > max_median_distance:
-        return Verdict(True, f"{sides}, above the limit of {max_median_distance:g}")
-    return Verdict(False, sides)
+def coordinate_numbers(run: DataFrame) -> DataFrame:
+    """Rows with an embedding -> coordinate (from 0), mean, variance of the vectors scaled to length 1; vectors that are
+    zero or not finite are left out."""
+    with_norm = run.select("embedding", vector_norm(F.col("embedding")).alias("norm"))
+    sound = with_norm.where(_is_finite(F.col("norm")) & (F.col("norm") > 0))
+    numbers = sound.select("norm", F.posexplode("embedding").alias("coordinate", "x"))
+    unit = F.col("x") / F.col("norm")
+    return numbers.groupBy("coordinate").agg(F.mean(unit).alias("mean"), F.var_pop(unit).alias("variance"))
+
+
+def _stratum() -> Column:
+    gap = F.lit(_LONGEST_GAP)
+    for days, name in reversed(_GAPS.items()):
+        gap = F.when(F.col("gap_days") < days, name).otherwise(gap)
+    return F.concat(F.when(F.col("has_new_events"), "new events, ").otherwise("no new events, "), gap)
+
+
+def _distance_bin() -> Column:
+    place = F.floor(F.log10("distance") * DISTANCE_BINS_A_DECADE + 6 * DISTANCE_BINS_A_DECADE) + 1
+    # The logarithm of 0 is null, and a distance may be just below 0.
+    return F.least(F.greatest(F.coalesce(place, F.lit(0)), F.lit(0)), F.lit(len(DISTANCE_EDGES))).cast("int")

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
+from caspr_spark.monitor.sketch import DISTANCE_BINS_A_DECADE, DISTANCE_EDGES
+
 BLUE, ORANGE, GREEN, PURPLE, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"
 INK, FAINT = "#333f48", "#9aa5b1"
 WIDTH, HALF = 9.4, 5.2  # inches: a picture as wide as the page, or one of two side by side
@@ -162,24 +164,41 @@ def roc_curves(curves: Mapping[str, Sequence[float]], *, auroc: Mapping[str, flo
         return _svg(figure)
 
 
-def drift_histogram(distances: pd.Series, *, limit: float) -> str:
-    """Cosine distances of customers' newer to older vectors -> histogram with the median and the limit for it."""
-    median = float(distances.median())
-    top = max(float(distances.quantile(0.99)) * 1.1, 1e-6)
-    beyond = float((distances > top).mean())
+def drift_histogram(found_B: NDArray[np.float64], usual_B: NDArray[np.float64] | None) -> str:
+    """Customers by bin of the distance to their older vector, and how many the baseline has there, if there is one."""
+    edges = np.concatenate([DISTANCE_EDGES[:1] / 10 ** (1 / DISTANCE_BINS_A_DECADE), DISTANCE_EDGES, [2.0]])
+    told = np.flatnonzero(found_B if usual_B is None else found_B + usual_B)
     with _figure(height=2.8) as figure:
         axis = figure.subplots()
-        axis.hist(distances.clip(upper=top), bins=[*np.linspace(0, top, 61)], color=BLUE, rwidth=0.9)
-        axis.axvline(median, color=ORANGE, linewidth=1.6, label=f"median {median:.4f}")
-        is_shown = limit <= top
-        label = f"limit for the median {limit:g}{'' if is_shown else ', off the scale'}"
-        axis.axvline(limit if is_shown else np.nan, color=RED, linewidth=1.2, linestyle=(0, (4, 2)), label=label)
-        axis.set_xlim(0, top)
-        axis.set_title(f"the last bar also holds the {beyond:.1%} of customers beyond it" if beyond else "")
+        axis.stairs(found_B, edges, fill=True, color=BLUE, alpha=0.75, label="this run")
+        if usual_B is not None:
+            axis.stairs(usual_B, edges, color=ORANGE, linewidth=1.8, label="earlier runs, same gaps and new events")
+        axis.set_xscale("log")
+        axis.set_xlim(edges[told[0]], edges[told[-1] + 1])
         axis.set_xlabel("cosine distance between a customer's newer and older vector")
         axis.set_ylabel("customers")
         axis.legend()
         _counts_on(axis)
+        return _svg(figure)
+
+
+def drift_scores(scores: pd.DataFrame) -> str:
+    """as_of, name, ratio (score over limit), is_alert -> a line a name; a red ring around runs with any alert."""
+    colours = (BLUE, ORANGE, GREEN, PURPLE)
+    with _figure(height=2.8) as figure:
+        axis = figure.subplots()
+        for colour, (name, of_name) in zip(colours, scores.groupby("name", sort=True), strict=False):
+            axis.plot(of_name["as_of"], of_name["ratio"], color=colour, marker=".", linewidth=1.2, label=name)
+        alerts = scores[scores["is_alert"]].groupby("as_of")["ratio"].max()
+        axis.plot(alerts.index, alerts, "o", color=RED, markersize=9, fillstyle="none", label="run with an alert")
+        for limit in (-1, 1):
+            axis.axhline(limit, color=RED, linewidth=1.2, linestyle=(0, (4, 2)))
+        axis.set_ylabel("score / limit")
+        axis.grid(axis="y")
+        axis.legend(fontsize=8)
+        locator = mdates.AutoDateLocator(minticks=4, maxticks=12)  # type: ignore[no-untyped-call]
+        axis.xaxis.set_major_locator(locator)
+        axis.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         return _svg(figure)
 
 

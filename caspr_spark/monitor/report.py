@@ -54,9 +54,13 @@ class Page:
     made_from: str
     accounts: Sequence[Account]
     pictures: Mapping[str, Shown]
-    """Of events, lengths, curve, map, drift, and one `roc: <task>` a task."""
+    """Of events, lengths, curve, map, drift, drift_runs, and one `roc: <task>` a task."""
     drift_text: str
     drift_quantiles: Mapping[str, float]
+    drift_charts: Sequence[Mapping[str, Any]]
+    """what, baseline, effect, score, limit, is_alert; alerts first."""
+    drift_segments: Sequence[Mapping[str, Any]]
+    """segment, customers, score; those that moved most first."""
     neighbours: Sequence[Sequence[Neighbour]]
     """Per chosen customer: itself, then its nearest."""
     money_name: str

@@ -1,6 +1,7 @@
 """Monitor, evaluate and report on one small lake: 120 customers, two published runs of one model."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,12 @@ from pipelines.evaluate_embeddings import evaluate_embeddings, labelled_customer
 from pipelines.monitor_embeddings import monitor_embeddings
 from pipelines.write_report import write_report
 from schemas.contract import Contract
+from schemas.drift_metrics import DRIFT_METRICS
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, EMBEDDINGS
+from schemas.profile_metrics import PROFILE_METRICS
 from schemas.run_metrics import RUN_METRICS
 from schemas.task_scores import TASK_SCORES
+from schemas.vocabulary import VOCABULARY
 
 FIRST, SECOND = datetime(2017, 10, 1, tzinfo=UTC), datetime(2017, 10, 8, tzinfo=UTC)
 NUM_CUSTOMERS = 120
@@ -65,6 +69,9 @@ def lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Confi
     overlay.write_text(OVERLAY.format(root=folder / "root"))
     config = load_config([overlay])
     write_table(event_rows(spark), event_contract(config), config.root, made_from="raw")
+    words = [("page", "home", 3, 60), ("page", "help", 4, 60), ("region", "north", 3, 60), ("region", "south", 4, 60)]
+    vocabulary = spark.createDataFrame(words, "attribute string, value string, id int, num_occurrences bigint")
+    write_table(vocabulary, VOCABULARY, config.root)
     for as_of, turned in ((FIRST, 0), (SECOND, 40)):
         run = run_rows(spark, as_of, turned=turned, model="m1")
         write_table(run, CUSTOMER_EMBEDDING_HISTORY, config.root, mode="append")
@@ -126,21 +133,41 @@ def run_rows(spark: SparkSession, as_of: datetime, *, turned: int, model: str) -
     )
 
 
-def write_sequences(spark: SparkSession, config: Config, as_of: datetime) -> None:
-    """Two events each with one categorical attribute; a quarter of its values is unknown."""
+def write_sequences(
+    spark: SparkSession, config: Config, as_of: datetime, *, touched: int | None = None, unknown: bool = False
+) -> None:
+    """Two events each, the newer one an hour old, with a page: `home`, then `help` or (a quarter of all) unknown.
+
+    `touched`: a refresh, of the first so many customers; `unknown`: all newer pages are.
+    """
     folder = sequences_folder(config.root, as_of)
-    rows = [(f"c{number:03}", [3, 1 if number % 2 else 4]) for number in range(NUM_CUSTOMERS)]
-    spark.createDataFrame(rows, "customer_id string, categorical array<int>").write.parquet(str(folder))
-    page = CategoricalAttribute(name="page", num_ids=5)
+    times = [round((as_of - timedelta(hours=hours)).timestamp() * 1_000_000) for hours in (200, 1)]
+    rows = [
+        (f"c{number:03}", 2, times, [3, 1 if unknown or number % 2 else 4], [3 + number % 2])
+        for number in range(touched or NUM_CUSTOMERS)
+    ]
+    columns = (
+        "customer_id string, num_events int, event_times array<bigint>, categorical array<int>, "
+        "profile_categorical array<int>"
+    )
+    spark.createDataFrame(rows, columns).write.parquet(str(folder))
+    page, region = (CategoricalAttribute(name=name, num_ids=5) for name in ("page", "region"))
     layout = Layout(
-        max_events=2, categorical=(page,), sets=(), numerical=(), profile_categorical=(), profile_numerical=()
+        max_events=2, categorical=(page,), sets=(), numerical=(), profile_categorical=(region,), profile_numerical=()
     )
     parts = sorted(folder.glob("*.parquet"))
     files = [
         SequenceFile(path=part.name, split="training", rows=60, row_groups=1, bytes=1, sha256="0") for part in parts
     ]
     manifest = SequenceManifest(
-        as_of=as_of, fingerprint="f", layout=layout, vocabulary_version="v", scaling={}, files=tuple(files), lineage={}
+        as_of=as_of,
+        fingerprint="f",
+        layout=layout,
+        vocabulary_version="v",
+        scaling={},
+        files=tuple(files),
+        lineage={},
+        touched=None if touched is None else "touched",
     )
     write_manifest(manifest, folder)
 
@@ -162,7 +189,7 @@ def with_monitor(config: Config, **settings: Any) -> Config:
 
 def test_first_run_is_measured_without_a_verdict(spark: SparkSession, lake: Config) -> None:
     summary = monitor_embeddings(spark, lake, FIRST)
-    assert summary.notes[-1] == "first run of this model, nothing to compare its vectors with"
+    assert summary.notes[-1] == "no customer has an older vector of this model, nothing to compare with"
     found = metrics_of(spark, lake, FIRST)
     assert (found["customers_embedded", ""], found["coverage", ""]) == (120, 1)
     assert found["unknown_share", "page"] == 0.25
@@ -178,9 +205,10 @@ def test_distances_of_the_second_run_and_no_commit_on_a_rerun(spark: SparkSessio
     assert found["distance", "p50"] == pytest.approx(0, abs=1e-9)
     assert found["distance", "p75"] == pytest.approx(1)
     assert found["distance", "mean"] == pytest.approx(40 / 120)
-    before = version(spark, RUN_METRICS, lake)
+    watched = (RUN_METRICS, PROFILE_METRICS, DRIFT_METRICS)
+    before = [version(spark, contract, lake) for contract in watched]
     assert not monitor_embeddings(spark, lake, SECOND).changed
-    assert version(spark, RUN_METRICS, lake) == before
+    assert [version(spark, contract, lake) for contract in watched] == before
 
 
 def test_f81_drift_stops_only_where_it_is_configured_and_after_writing(spark: SparkSession, lake: Config) -> None:
@@ -188,13 +216,53 @@ def test_f81_drift_stops_only_where_it_is_configured_and_after_writing(spark: Sp
     run = run_rows(spark, SECOND + timedelta(days=1), turned=100, model="m1")
     write_table(run, CUSTOMER_EMBEDDING_HISTORY, lake.root, mode="append", once="third")
     write_sequences(spark, lake, SECOND + timedelta(days=1))
-    with pytest.raises(DriftAlert, match=r"median cosine distance 0\.5\d+.* above the limit"):
+    with pytest.raises(DriftAlert, match=r"median cosine distance 0\.5\d+.* above the limit of 0.*baseline_since"):
         monitor_embeddings(spark, strict, SECOND + timedelta(days=1))
     assert metrics_of(spark, lake, SECOND + timedelta(days=1))["distance", "p75"] == pytest.approx(1)
     warned = monitor_embeddings(spark, with_monitor(strict, on_drift="warn"), SECOND + timedelta(days=1))
-    assert warned.notes[-1].startswith("drift: ")
+    assert any(note.startswith("drift: median cosine distance") for note in warned.notes)
+    assert warned.notes[2] == "of 120 customers with an older vector, 120 have new events"
     few = monitor_embeddings(spark, with_monitor(strict, min_customers=121), SECOND + timedelta(days=1))
-    assert "too few customers to compare (120 of at least 121)" in few.notes[-1]
+    assert "too few customers to judge (120 of at least 121)" in few.notes[-1]
+
+
+def test_f81_a_refresh_whose_pages_are_all_unknown_alerts_with_its_causes(spark: SparkSession, lake: Config) -> None:
+    """Ten quiet refreshes of 60 customers, then one with pages renamed: judged by the tables alone."""
+    times = [SECOND + timedelta(days=7 + number) for number in range(12)]
+    for number in (0, 9, 10, 11):
+        as_of = times[number]
+        run = run_rows(spark, as_of, turned=0, model="m1").limit(60)
+        write_table(run, CUSTOMER_EMBEDDING_HISTORY, lake.root, mode="append", once=f"refresh {number}")
+        write_sequences(spark, lake, as_of, touched=60, unknown=number == 11)
+    assert monitor_embeddings(spark, lake, times[0]).notes[0] == "60 customers have a new vector"
+    for contract in (PROFILE_METRICS, DRIFT_METRICS):  # the nine in between were the same
+        first = read_table(spark, contract, lake.root).where(F.col("as_of") == F.lit(times[0]))
+        copies = spark.createDataFrame([(time,) for time in times[1:10]], "copied_as_of timestamp")
+        copied = first.crossJoin(copies).withColumn("as_of", F.col("copied_as_of"))
+        names = F.date_format("as_of", "'m1-'MMdd").alias("run_id")
+        columns = [names if name == "run_id" else name for name in contract.column_names]
+        write_table(copied.select(*columns), contract, lake.root, mode="append")
+
+    calm = monitor_embeddings(spark, lake, times[10])
+    assert calm.notes[-1] == "nothing beyond what 10 runs of its kind have shown"
+
+    (Path(lake.root) / "no-folder").write_text("a file")
+    down = with_monitor(lake, on_drift="stop", alert_file=f"{lake.root}/no-folder/alerts.jsonl")
+    with pytest.raises(DriftAlert, match=r"unknown values of page .* → 100.0%.*the alert was not delivered"):
+        monitor_embeddings(spark, down, times[11])
+    alerts = Path(lake.root) / "alerts.jsonl"
+    up = with_monitor(lake, alert_file=str(alerts))
+    for _ in range(2):  # an alert that arrived is not sent again
+        warned = monitor_embeddings(spark, up, times[11])
+    assert any(note.startswith("drift: ") for note in warned.notes)
+    (line,) = alerts.read_text().splitlines()
+    alert = json.loads(line)
+    assert alert["customers"] == {"embedded": 60, "compared": 60, "with_new_events": 60}
+    assert "known:page" not in line
+    assert any(found["what"].startswith("unknown values of page") for found in alert["beyond_limits"])
+    assert alert["causes"]["unknown_shares"]["page"] == 1.0
+    assert set(alert["causes"]["segments_moved_most"]) == {"region=north", "region=south"}
+    assert "c001" not in line
 
 
 def test_f58_events_after_the_cut_change_no_feature(spark: SparkSession, lake: Config) -> None:
@@ -251,7 +319,7 @@ def test_f100_report_escapes_what_customers_buy_and_is_written_once(spark: Spark
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt; (" in html
     assert html.count('<img src="data:image/') == 6
-    assert "No picture" not in html
+    assert re.findall("No picture[^<]*", html) == ["No picture: there is no run with a baseline yet."]
     assert "time_present 1" in html
     assert not write_report(spark, lake, SECOND).changed
     assert place.read_text() == html
@@ -262,13 +330,16 @@ def test_f83_a_new_model_is_not_compared_with_the_old(spark: SparkSession, lake:
     write_table(run, CUSTOMER_EMBEDDING_HISTORY, lake.root, mode="append", once="m2")
     write_table(run, EMBEDDINGS, lake.root)
     try:
-        assert "first run of this model" in monitor_embeddings(spark, lake, SECOND).notes[-1]
+        notes = monitor_embeddings(spark, lake, SECOND).notes
+        assert "no customer has an older vector of this model" in notes[-1]
+        assert "model m2 begins a new baseline" in notes[-2]
         assert write_report(spark, lake, SECOND).changed
     finally:
         write_table(run_rows(spark, SECOND, turned=40, model="m1"), EMBEDDINGS, lake.root)
     html = (Path(lake.root) / "report" / "index.html").read_text()
     assert "the checkpoint has no training curve" in html
-    assert "no earlier run of this model" in html
+    assert "Vectors of different models are never compared" in html
+    assert re.search(r"the model before have a mean cosine of 0\.\d+ in 60 customers outside the fit", html)
 
 
 def test_unpublished_as_of_is_an_error(spark: SparkSession, lake: Config) -> None:

@@ -1,18 +1,32 @@
-"""Cosine distances, against values worked out by hand."""
+"""Distances between newer and older vectors, and how they are counted, against values worked out by hand."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from caspr_spark.monitor.drift import cosine_distances, distance_numbers, drift_verdict, previous_run, run_at
+from caspr_spark.monitor.drift import (
+    coordinate_numbers,
+    cosine_distances,
+    distance_counts,
+    distance_numbers,
+    older_vectors,
+    run_at,
+    segment_counts,
+)
+from caspr_spark.monitor.sketch import DISTANCE_EDGES
 
 NAN = float("nan")
+DAY = datetime(2017, 10, 1, tzinfo=UTC)
+COLUMNS = "customer_id string, embedding array<float>, as_of timestamp, last_event_time timestamp, num_events int"
 
 
-def vectors(spark: SparkSession, rows: dict[str, Any]) -> DataFrame:
-    return spark.createDataFrame(list(rows.items()), "customer_id string, embedding array<float>")
+def vectors(spark: SparkSession, rows: dict[str, Any], *, day: float = 0, num_events: int = 3) -> DataFrame:
+    """All of one run, `day` days after DAY; the newest event is of DAY."""
+    as_of = DAY + timedelta(days=day)
+    return spark.createDataFrame([(name, vector, as_of, DAY, num_events) for name, vector in rows.items()], COLUMNS)
 
 
 def test_distance_is_one_minus_cosine(spark: SparkSession) -> None:
@@ -27,9 +41,15 @@ def test_distance_is_one_minus_cosine(spark: SparkSession) -> None:
 def test_f84_zero_and_nan_are_counted_and_never_averaged_in(spark: SparkSession) -> None:
     newer = {"a": [1.0, 0.0], "b": [0.0, 1.0], "zero": [0.0, 0.0], "nan": [NAN, 0.0], "inf": [float("inf"), 0.0]}
     older = {"a": [1.0, 0.0], "b": [1.0, 0.0], "zero": [1.0, 0.0], "nan": [1.0, 0.0], "inf": [1.0, 0.0]}
-    numbers = distance_numbers(cosine_distances(vectors(spark, newer), vectors(spark, older))).collect()[0]
+    distances = cosine_distances(vectors(spark, newer), vectors(spark, older))
+    numbers = distance_numbers(distances).collect()[0]
     assert (numbers["num_compared"], numbers["num_zero"], numbers["num_not_finite"]) == (2, 1, 2)
     assert (numbers["mean"], numbers["p50"], numbers["p95"]) == pytest.approx((0.5, 0.5, 0.95))
+    assert sum(row["num_customers"] for row in distance_counts(distances).collect()) == 2
+    means = {
+        row["coordinate"]: (row["mean"], row["variance"]) for row in coordinate_numbers(vectors(spark, newer)).collect()
+    }
+    assert means == {0: (0.5, 0.25), 1: (0.5, 0.25)}
 
 
 def test_f84_null_element_and_other_length_have_no_distance(spark: SparkSession) -> None:
@@ -38,41 +58,69 @@ def test_f84_null_element_and_other_length_have_no_distance(spark: SparkSession)
     assert [row["distance"] for row in cosine_distances(newer, older).collect()] == [None, None]
 
 
-def test_f80_unchanged_vectors_are_no_drift(spark: SparkSession) -> None:
-    same = vectors(spark, {f"c{number}": [float(number + 1), 1.0] for number in range(40)})
-    numbers = distance_numbers(cosine_distances(same, same)).collect()[0].asDict()
-    verdict = drift_verdict(numbers, min_customers=30, max_median_distance=0.25)
-    assert verdict.is_drift is False
-    assert numbers["p99"] == pytest.approx(0, abs=1e-9)
+def test_f80_unchanged_vectors_have_moved_nowhere(spark: SparkSession) -> None:
+    same = {f"c{number}": [float(number + 1), 1.0] for number in range(40)}
+    distances = cosine_distances(vectors(spark, same, day=7), vectors(spark, same))
+    assert [tuple(row) for row in distance_counts(distances).collect()] == [("no new events, 2 to 8 days", 0, 40)]
 
 
-@pytest.mark.parametrize(("median", "is_drift"), [(0.25, False), (0.2501, True)])
-def test_median_above_the_limit_is_drift(median: float, is_drift: bool) -> None:
-    verdict = drift_verdict({"num_compared": 30, "p50": median}, min_customers=30, max_median_distance=0.25)
-    assert verdict.is_drift is is_drift
+def test_distances_are_counted_by_gap_and_new_events_in_equal_steps_of_their_logarithm(spark: SparkSession) -> None:
+    def at(distance: float) -> list[float]:
+        return [1 - distance, (1 - (1 - distance) ** 2) ** 0.5]
+
+    older = vectors(spark, {name: [1.0, 0.0] for name in "abcdef"})
+    newer = [
+        vectors(spark, {"a": at(0.011), "b": at(0.013), "c": at(0.02)}, day=0.49),
+        vectors(spark, {"d": at(0.5)}, day=0.5, num_events=4),
+        vectors(spark, {"e": at(1.0)}, day=8),
+        vectors(spark, {"f": at(2.0)}, day=32, num_events=2),
+    ]
+    moved = cosine_distances(newer[0].union(newer[1]).union(newer[2]).union(newer[3]), older)
+    found = {(row["stratum"], row["bin"]): row["num_customers"] for row in distance_counts(moved).collect()}
+    # eight bins a decade from 1e-6 on: 0.01 begins bin 33, 0.0133 bin 34, 0.0178 bin 35, 0.422 bin 46, 1 bin 49
+    assert found == {
+        ("no new events, under 12 hours", 33): 2,
+        ("no new events, under 12 hours", 35): 1,
+        ("new events, 12 hours to 2 days", 46): 1,
+        ("no new events, 8 to 32 days", 49): 1,
+        ("new events, over 32 days", 51): 1,
+    }
+    assert list(np.searchsorted(DISTANCE_EDGES, [0.011, 0.013, 0.02, 0.5, 2.0], side="right")) == [33, 33, 35, 46, 51]
 
 
-def test_f82_few_customers_get_no_verdict() -> None:
-    verdict = drift_verdict({"num_compared": 5, "p50": 2.0}, min_customers=30, max_median_distance=0.25)
-    assert verdict.is_drift is None
-    assert "too few" in verdict.text
-    assert drift_verdict({"num_compared": 0, "p50": None}, min_customers=1, max_median_distance=0).is_drift is None
+def test_the_largest_segments_are_counted(spark: SparkSession) -> None:
+    older = vectors(spark, {name: [1.0, 0.0] for name in "abc"})
+    moved = cosine_distances(vectors(spark, {"a": [0.0, 1.0], "b": [0.0, 1.0], "c": [1.0, 0.0]}, day=1), older)
+    rows = [
+        ("a", "region=north"),
+        ("b", "region=north"),
+        ("c", "region=south"),
+        ("a", "topic=rent"),
+        ("d", "region=east"),
+    ]
+    own = spark.createDataFrame(rows, "customer_id string, segment string")
+    found = [tuple(row) for row in segment_counts(moved, own, max_segments=2).orderBy("segment").collect()]
+    gap = "no new events, 12 hours to 2 days"
+    assert found == [("region=north", gap, 49, 2), ("region=south", gap, 0, 1)]
 
 
-def test_f83_the_previous_run_is_the_newest_earlier_one_of_the_same_model(spark: SparkSession) -> None:
-    def day(number: int) -> datetime:
-        return datetime(2017, 10, number, tzinfo=UTC)
-
-    runs = [(1, "m1", "a"), (2, "m1", "b"), (3, "m2", "c"), (4, "m1", "d"), (4, "m1", "e"), (5, "m2", "f")]
-    rows = [(f"{run}{customer}", day(number), model, run) for number, model, run in runs for customer in (1, 2)]
-    history = spark.createDataFrame(rows, "customer_id string, as_of timestamp, model_version string, run_id string")
-
-    def previous(number: int, model: str) -> list[str]:
-        run = previous_run(history, as_of=day(number), model_version=model)
-        return sorted(row["customer_id"] for row in run.collect())
-
-    assert previous(4, "m1") == ["b1", "b2"]
-    assert previous(5, "m2") == ["c1", "c2"]
-    assert previous(6, "m3") == []
-    at_four = run_at(history, as_of=day(4), model_version="m1").collect()
-    assert sorted(row["customer_id"] for row in at_four) == ["e1", "e2"]
+def test_f83_the_older_vector_is_the_customers_newest_earlier_one_of_the_same_model(spark: SparkSession) -> None:
+    rows = [
+        ("ann", 1, "m1", "r1"),
+        ("ann", 2, "m1", "r2"),
+        ("ann", 2, "m1", "r3"),  # the same time again: the larger run_id
+        ("ann", 3, "m2", "s3"),  # another model
+        ("ann", 4, "m1", "r4"),
+        ("ann", 5, "m1", "r5"),  # later
+        ("bob", 1, "m1", "r1"),  # not in the run
+        ("cid", 1, "m1", "r1"),  # was not touched on day 2
+        ("cid", 4, "m1", "r4"),
+        ("dan", 3, "m2", "s3"),  # new to this model
+        ("dan", 4, "m1", "r4"),
+    ]
+    days = [(customer, DAY + timedelta(days=day), model, run) for customer, day, model, run in rows]
+    history = spark.createDataFrame(days, "customer_id string, as_of timestamp, model_version string, run_id string")
+    found = older_vectors(history, history.where("run_id = 'r4'")).collect()
+    assert {row["customer_id"]: row["run_id"] for row in found} == {"ann": "r3", "cid": "r1"}
+    at_two = run_at(history, as_of=DAY + timedelta(days=2), model_version="m1").collect()
+    assert [row["run_id"] for row in at_two] == ["r3"]

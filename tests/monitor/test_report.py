@@ -9,6 +9,7 @@ import pytest
 
 from caspr_spark.monitor import pictures
 from caspr_spark.monitor.report import Account, Neighbour, Page, Shown, made_from, nearest, page_html, places
+from caspr_spark.monitor.sketch import NUM_DISTANCE_BINS
 
 SCRIPT = "<script>alert('x')</script>"
 ESCAPED = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;"
@@ -16,7 +17,7 @@ ESCAPED = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;"
 
 def page(**changed: object) -> Page:
     nothing = dict.fromkeys(
-        ("events", "lengths", "curve", "map", "drift"), Shown(missing="No picture: nothing to draw.")
+        ("events", "lengths", "curve", "map", "drift", "drift_runs"), Shown(missing="No picture: nothing to draw.")
     )
     content = {
         "facts": {"data set": "shop", "run": "r1"},
@@ -25,6 +26,8 @@ def page(**changed: object) -> Page:
         "pictures": nothing,
         "drift_text": "first run",
         "drift_quantiles": {},
+        "drift_charts": [],
+        "drift_segments": [],
         "neighbours": [],
         "money_name": "spend",
         "scores": [],
@@ -38,6 +41,7 @@ def test_f100_every_text_is_escaped() -> None:
     customer = Neighbour(SCRIPT, 1.0, 5.0, 3, 2.0, ((SCRIPT, 2),))
     score = {"task": SCRIPT, "metric": "auroc", "head": "best", "arm": SCRIPT, "mean": 0.5, "standard_error": 0.1}
     score |= {"difference_to_rfm": float("nan"), "difference_standard_error": 0.1, "p_value": 0.5}
+    moved = {"what": SCRIPT, "baseline": "fixed", "effect": 1.0, "score": 9.0, "limit": 4.0, "is_alert": True}
     html = page_html(
         page(
             facts={"data set": SCRIPT, SCRIPT: SCRIPT},
@@ -47,10 +51,12 @@ def test_f100_every_text_is_escaped() -> None:
             money_name=SCRIPT,
             scores=[score],
             unknown_shares={SCRIPT: 0.5},
+            drift_charts=[moved],
+            drift_segments=[{"segment": SCRIPT, "customers": 40.0, "score": 0.5}],
         )
     )
     assert "<script" not in html
-    assert html.count(ESCAPED) == 16
+    assert html.count(ESCAPED) == 18
 
 
 def test_page_needs_nothing_from_outside_and_names_its_inputs() -> None:
@@ -63,7 +69,7 @@ def test_page_needs_nothing_from_outside_and_names_its_inputs() -> None:
 
 def test_what_is_missing_is_said() -> None:
     html = page_html(page())
-    assert html.count("No picture: nothing to draw.") == 5
+    assert html.count("No picture: nothing to draw.") == 6
     for name in ("accounts", "neighbours", "scores", "unknown_shares"):
         assert f"No {name}." in html
 
@@ -103,11 +109,14 @@ def test_pictures_are_the_same_bytes_again_and_stand_odd_tables() -> None:
     )
     assert pictures.events_over_time(days, as_of=as_of) == pictures.events_over_time(days, as_of=as_of)
     one_epoch = pd.DataFrame({"epoch": [1], "training_loss": [0.5], "validation_loss": [None]}, dtype=float)
+    one_score = pd.DataFrame({"as_of": [as_of], "name": ["shift"], "ratio": [1.5], "is_alert": [True]})
     same = {"money": np.zeros(3), "money_name": "spend", "recency_days": np.full(3, 4.0)}
     for picture in [
         pictures.training_curve(one_epoch),
         pictures.sequence_lengths(pd.Series([1, 1, 2]), max_events=2),
-        pictures.drift_histogram(pd.Series([0.0, 0.0]), limit=0.0),
+        pictures.drift_histogram(np.eye(NUM_DISTANCE_BINS)[0], None),
+        pictures.drift_histogram(np.ones(NUM_DISTANCE_BINS), np.ones(NUM_DISTANCE_BINS)),
+        pictures.drift_scores(one_score),
         pictures.customer_map(np.zeros((3, 2)), **same),
         pictures.roc_curves({"rfm": [0.0, 0.5, 1.0]}, auroc={"rfm": 0.5}),
     ]:
