@@ -145,7 +145,7 @@ def full_build(config: ConfigPaths, as_of: AsOfs) -> None:
     from caspr_spark.evaluate.significance import score_table
     from pipelines.evaluate_embeddings import task_score_table
     from pipelines.full_build import full_build as build
-    from pipelines.write_report import REPORT_FILE
+    from pipelines.write_report import report_file
 
     times, settings = sorted({parsed_as_of(text) for text in as_of}), load_config(config)
     bar = TrainingBar(settings.pretrain.max_epochs)
@@ -162,7 +162,7 @@ def full_build(config: ConfigPaths, as_of: AsOfs) -> None:
         console.print("Nothing changed: the raw tables and the configuration are as they were.")
     if len(scores):
         console.print(shown_scores(score_table(scores)))
-    console.print(f"Report: {settings.root}/report/{REPORT_FILE}")
+    console.print(f"Report: {report_file(settings.root, times[-1])}")
     console.print(escape(reading_commands(settings.root)))
 
 
@@ -177,7 +177,7 @@ def refresh(
 ) -> None:
     """What arrived since the last run -> new vectors of the customers that it touches. Schedule this one."""
     from pipelines.refresh import refresh as step
-    from pipelines.write_report import REPORT_FILE, write_report
+    from pipelines.write_report import report_file, write_report
 
     times, settings = sorted({parsed_as_of(text) for text in as_of}), load_config(config)
     with _session(settings, "refresh") as spark:
@@ -191,7 +191,7 @@ def refresh(
     if not changed:
         console.print("Nothing to do: nothing arrived, and no vector is due.")
     elif report:
-        console.print(f"Report: {settings.root}/report/{REPORT_FILE}")
+        console.print(f"Report: {report_file(settings.root, times[-1])}")
 
 
 @app.command()

@@ -28,14 +28,16 @@ from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
 from schemas.run_metrics import RUN_METRICS
 
-REPORT_FILE = "index.html"
+INDEX_FILE = "index.html"
 _NUM_CHOSEN, _NUM_NEIGHBOURS, _NUM_VALUES = 3, 3, 5
 _CHOSEN_AT = (0.3, 0.6, 0.9)
 """The customers whose neighbours are shown stand here in the order of money."""
 
 
 def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summary:
-    """Write `report/index.html` below the root, unless it was made from the same inputs.
+    """Write `report/<as_of>.html` below the root, unless it was made from the same inputs.
+
+    `report/index.html` is the same page where no report is of a later time.
 
     Raises:
         CasprError: no run was published for this as_of.
@@ -61,7 +63,7 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         drift=asdict(drift),
         settings=[config.dataset, config.report.model_dump(), config.monitor.model_dump(), config.seed],
     )
-    place = Path(config.root) / "report" / REPORT_FILE
+    place = report_file(config.root, as_of)
     if place.exists() and made_from(place.read_text(encoding="utf-8")) == inputs:
         return Summary("report", 1, 1, changed=False)
 
@@ -105,8 +107,16 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
             "unknown_shares": "No shares: no categorical attribute has a value, or monitor has not run.",
         },
     )
-    _write_text(place, page_html(page))
+    html = page_html(page)
+    _write_text(place, html)
+    if place == max(place.parent.glob("[0-9]*.html")):
+        _write_text(place.parent / INDEX_FILE, html)
     return Summary("report", len(lengths), 1, changed=True)
+
+
+def report_file(root: str, as_of: datetime) -> Path:
+    """Where the report of a time lies."""
+    return Path(root) / "report" / f"{as_of:%Y%m%dT%H%M%SZ}.html"
 
 
 def _metrics(spark: SparkSession, root: str, as_of: datetime, run_id: str) -> pd.DataFrame:

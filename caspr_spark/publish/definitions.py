@@ -9,8 +9,7 @@ import re
 from pathlib import PurePosixPath
 
 from caspr_spark.errors import ConfigError
-from caspr_spark.tables import TABLE_PROPERTIES
-from caspr_spark.tables import table_path
+from caspr_spark.tables import TABLE_PROPERTIES, table_path
 from schemas.contract import Contract
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS
 
