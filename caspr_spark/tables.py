@@ -185,8 +185,12 @@ def changed_rows(spark: SparkSession, contract: Contract, root: str, *, after: i
 def create_table(spark: SparkSession, contract: Contract, root: str) -> None:
     """Make the empty table if there is none."""
     if not table_exists(spark, contract, root):
-        empty = spark.createDataFrame([], contract.ddl.replace(" not null", ""))
-        write_table(empty, contract, root, mode="append")
+        write_table(empty_table(spark, contract), contract, root, mode="append")
+
+
+def empty_table(spark: SparkSession, contract: Contract) -> DataFrame:
+    """No rows in the contract's columns."""
+    return spark.createDataFrame([], contract.ddl.replace(" not null", ""))
 
 
 def last_commit_notes(spark: SparkSession, contract: Contract, root: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder
 from caspr_spark.model.checkpoint import checkpoints_folder, current_checkpoint
 from caspr_spark.model.scoring import load_encoder
-from caspr_spark.tables import last_commit_notes, read_table, table_exists, write_table
+from caspr_spark.tables import empty_table, last_commit_notes, read_table, table_exists, write_table
 from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, EMBEDDINGS
 
@@ -37,23 +37,25 @@ def embed_customers(spark: SparkSession, config: Config, as_of: datetime) -> Sum
     checkpoint = checkpoints_folder(Path(config.root)).resolve() / current.model_version
     load_encoder(checkpoint).check_fits(manifest)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(config.embed.batch_size))
-    sequences = spark.read.parquet(*[str((folder / file.path).resolve()) for file in manifest.files])
-    scored = scored_customers(
-        sequences,
-        checkpoint=checkpoint,
-        model_version=current.model_version,
-        as_of_us=round(as_of.timestamp() * 1_000_000),
-        threads=config.embed.threads,
-    )
-    embeddings = scored.select(
-        "customer_id",
-        "embedding",
-        F.lit(as_of).alias("as_of"),
-        "last_event_time",
-        "num_events",
-        F.lit(current.model_version).alias("model_version"),
-        F.lit(run_id).alias("run_id"),
-    )
+    if manifest.files:
+        scored = scored_customers(
+            spark.read.parquet(*[str((folder / file.path).resolve()) for file in manifest.files]),
+            checkpoint=checkpoint,
+            model_version=current.model_version,
+            as_of_us=round(as_of.timestamp() * 1_000_000),
+            threads=config.embed.threads,
+        )
+        embeddings = scored.select(
+            "customer_id",
+            "embedding",
+            F.lit(as_of).alias("as_of"),
+            "last_event_time",
+            "num_events",
+            F.lit(current.model_version).alias("model_version"),
+            F.lit(run_id).alias("run_id"),
+        )
+    else:  # of all whom a refresh looked at, nobody has an event any more
+        embeddings = empty_table(spark, EMBEDDINGS)
     write_table(embeddings, EMBEDDINGS, config.root, made_from=run_id)
     counted = read_table(spark, EMBEDDINGS, config.root).agg(F.count(F.lit(1)), F.count_distinct("customer_id")).first()
     if counted is None or tuple(counted) != (manifest.rows, manifest.rows):

@@ -6,6 +6,9 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+FEWEST_ALIKE = 20
+"""So many customers with the same vector are a fault; a few may have the same events."""
+
 
 def vector_health(vectors: DataFrame) -> DataFrame:
     """EMBEDDINGS -> one row: the counts that `failed_checks` judges by, and which run it is (null if empty)."""
@@ -19,7 +22,7 @@ def vector_health(vectors: DataFrame) -> DataFrame:
         F.coalesce(F.min(F.size(numbers)), F.lit(0)).alias("smallest_size"),
         F.coalesce(F.max(F.size(numbers)), F.lit(0)).alias("largest_size"),
         F.count_if(F.forall(numbers, lambda x: x == 0)).alias("num_zero"),
-        F.coalesce((F.count(F.lit(1)) > 1) & one_vector, F.lit(False)).alias("is_constant"),
+        F.coalesce((F.count(F.lit(1)) >= FEWEST_ALIKE) & one_vector, F.lit(False)).alias("is_constant"),
         F.countDistinct("run_id", "model_version", "as_of").alias("num_runs"),
         F.min("run_id").alias("run_id"),
         F.unix_micros(F.min("as_of")).alias("as_of_microseconds"),

@@ -124,6 +124,12 @@ def test_f35_f60_f63_a_refresh_is_as_good_as_a_full_build(spark: SparkSession, b
     assert again[-1].notes == ("no customer was touched: nothing to do",)
     assert [table_version(spark, contract, config.root) for contract in tables] == before
 
+    # Another customer vanishes and nothing else happens.
+    others = {customer: found for customer, found in served(spark, config).items() if customer != "c6"}
+    world.remove_customer("c6")
+    assert refresh(spark, config, second)[3].notes == ("1 customers without any event removed",)
+    assert served(spark, config) == others
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
