@@ -182,6 +182,11 @@ def changed_rows(spark: SparkSession, contract: Contract, root: str, *, after: i
     return feed.option("endingVersion", until).load(table_path(contract, root)).select(*contract.column_names)
 
 
+def is_missing_file(error: Exception) -> bool:
+    """True for what Spark raises where a file of a version, or of its changes, was vacuumed."""
+    return any(sign in str(error) for sign in ("FileNotFound", "FILE_NOT_EXIST"))
+
+
 def create_table(spark: SparkSession, contract: Contract, root: str) -> None:
     """Make the empty table if there is none."""
     if not table_exists(spark, contract, root):

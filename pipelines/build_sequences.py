@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -41,6 +40,7 @@ from caspr_spark.sequences.vocabulary import (
 )
 from caspr_spark.tables import (
     changed_rows,
+    is_missing_file,
     last_commit_notes,
     read_table,
     table_exists,
@@ -112,8 +112,8 @@ def refresh_sequences(
         customers = keep(customers_to_look_at(spark, config, as_of, previous, versions, everybody))
         try:
             num_customers = customers.count()
-        except Py4JJavaError as error:
-            if "FileNotFound" not in str(error) and "FILE_NOT_EXIST" not in str(error):
+        except Exception as error:
+            if not is_missing_file(error):
                 raise
             # what changed since the previous run was vacuumed: nobody can be left out
             customers = keep(customers_to_look_at(spark, config, as_of, previous, versions, everybody=True))

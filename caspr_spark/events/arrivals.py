@@ -14,6 +14,7 @@ from caspr_spark.config import Config, InputTable
 from caspr_spark.errors import ConfigError, UnsafeError
 from caspr_spark.events.raw import maps_as_text, quoted, raw_rows, table_location, with_origin
 from caspr_spark.lineage import fingerprint
+from caspr_spark.tables import is_missing_file
 
 _CHANGE = "_change_type"
 _CHANGE_COLUMNS = (_CHANGE, "_commit_version", "_commit_timestamp")
@@ -201,7 +202,7 @@ def _changes(
     except AnalysisException as error:
         raise ConfigError(f"{where}: the change feed cannot be read: {error}") from None
     except Exception as error:
-        if "FileNotFound" not in str(error) and "FILE_NOT_EXIST" not in str(error):
+        if not is_missing_file(error):
             raise
         raise UnsafeError(
             f"{where}: the changes since version {before.version} were vacuumed at {location}; "

@@ -14,8 +14,8 @@ from pipelines.build_events import build_events, event_contract
 
 AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
 EXPECTED = [
-    ("ann", "2024-01-02 10:00:00", "visits:1", 3.5, "red"),
-    ("bob", "2024-01-03 11:30:00", "visits:2", -1.0, None),
+    ("ann", "2024-01-02 10:00:00", "visits:ann/1", 3.5, "red"),
+    ("bob", "2024-01-03 11:30:00", "visits:bob/2", -1.0, None),
 ]
 OVERLAY = """
 dataset: formats
