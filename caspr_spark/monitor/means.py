@@ -178,7 +178,7 @@ def _share_means(run: Sketch, runs: Sequence[Sketch], min_customers: int) -> lis
         counts_JB = np.stack([_aligned(other.bins, bins) for other in others])
         total_J, customers_J = np.array([(other.total, other.customers) for other in others]).T[:, :, None]
         expected_B, found_B = counts_JB.sum(axis=0) / total_J.sum(), _aligned(counts.bins, bins) / counts.total
-        gain_B = _certainty_gained(others, bins, expected_B)
+        gain_B = _certainty_gained([counts, *others], bins)
         size_B = np.minimum(gain_B * counts.customers, counts.total)
         is_charted_B = np.maximum(expected_B, found_B) >= _MIN_SHARE
         is_charted_B &= (found_B >= expected_B) | (expected_B * size_B >= _MIN_EXPECTED)
@@ -204,11 +204,17 @@ def _enough(counts: list[tuple[Sketch, Counts | None]], min_customers: int) -> l
     return [(sketch, one) for sketch, one in counts if one is not None and one.customers >= min_customers]
 
 
-def _certainty_gained(counts: Sequence[Counts], bins: Sequence[str], share_B: Floats) -> Floats:
-    """By how much a share is more certain than if each customer kept to one value, at least 1 (a design effect)."""
+def _certainty_gained(counts: Sequence[Counts], bins: Sequence[str]) -> Floats:
+    """By how much a share is more certain than if each customer kept to one value (the inverse of a design effect).
+
+    The judged run is among the `counts`: of what the baseline has never seen, it alone knows whether it is spread over
+    customers.
+    """
+    share_B = np.sum([_aligned(one.bins, bins) for one in counts], axis=0) / sum(one.total for one in counts)
     squares_B = np.sum([_aligned(one.squares, bins) for one in counts], axis=0)
     kept_to_one_B = share_B * (1 - share_B) * sum(one.total**2 / one.customers for one in counts)
-    return np.asarray(np.maximum(kept_to_one_B / np.maximum(squares_B, 1e-9 + 1e-6 * kept_to_one_B), 1.0))
+    least_B = np.maximum(squares_B, 1e-6 * kept_to_one_B)
+    return np.asarray(np.divide(kept_to_one_B, least_B, out=np.ones_like(least_B), where=least_B > 0))
 
 
 def _aligned(numbers: Mapping[str, float], bins: Sequence[str]) -> Floats:

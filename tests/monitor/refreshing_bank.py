@@ -183,13 +183,15 @@ def _strata(distance: Floats, gap_days: Floats, has_new: NDArray[np.bool_]) -> d
 
 
 def _shares(events: _Events) -> dict[tuple[str, str], Counts]:
-    counts = {("value", "source"): _counts(events.source, events.customer, [f"s{n}" for n in range(SOURCES)])}
+    counts = {("value", "source"): counts_of(events.source, events.customer, [f"s{n}" for n in range(SOURCES)])}
     for name, values, num in (("page", events.page, PAGES), ("category", events.category, CATEGORIES)):
         here = values >= 0
         known = here & (values < num)
-        counts["present", name] = _counts((~here).astype(int), events.customer, ["present", "missing"])
-        counts["known", name] = _counts((values[here] == num).astype(int), events.customer[here], ["known", "unknown"])
-        counts["value", name] = _counts(values[known], events.customer[known], [f"v{n}" for n in range(num)])
+        counts["present", name] = counts_of((~here).astype(int), events.customer, ["present", "missing"])
+        counts["known", name] = counts_of(
+            (values[here] == num).astype(int), events.customer[here], ["known", "unknown"]
+        )
+        counts["value", name] = counts_of(values[known], events.customer[known], [f"v{n}" for n in range(num)])
     return {key: one for key, one in counts.items() if one.bins}
 
 
@@ -197,10 +199,10 @@ def _amounts(events: _Events) -> Counts:
     of_card = events.source == CARD
     bins = np.floor(NUMBER_BINS_A_UNIT * np.log1p(np.exp(events.log_amount[of_card]))).astype(int)
     names, places = np.unique(bins, return_inverse=True)
-    return _counts(places, events.customer[of_card], [str(name) for name in names])
+    return counts_of(places, events.customer[of_card], [str(name) for name in names])
 
 
-def _counts(values: Any, customer: Ints, names: list[str]) -> Counts:
+def counts_of(values: Any, customer: Ints, names: list[str]) -> Counts:
     """As Spark counts them; `values` are places in `names`."""
     if not len(values):
         return Counts({}, 0)

@@ -143,16 +143,26 @@ def test_a_run_is_compared_with_those_of_its_time_of_day() -> None:
     assert chart_of(run(41, share=0.3, hours=12), nights).is_alert
 
 
-def test_customers_who_keep_to_a_value_make_it_less_certain() -> None:
-    def clustered(number: int, share: float, squares: float) -> Sketch:
-        bins = {"unknown": 4000 * share, "known": 4000 * (1 - share)}
-        return run(number, shares={("known", "page"): Counts(bins, 400, dict.fromkeys(bins, squares))})
+def clustered(number: int, share: float, own_values: int) -> Sketch:
+    """400 customers with 10 values each, of which each keeps `own_values` to be all known or all unknown."""
+    bins = {"unknown": 4000 * share, "known": 4000 * (1 - share)}
+    squares = 4000 * own_values * share * (1 - share)
+    return run(number, shares={("known", "page"): Counts(bins, 400, dict.fromkeys(bins, squares))})
 
-    # 400 customers with 10 values each: all of one kind (10² · p (1 - p) each), or independent (10 · p (1 - p) each)
-    kept = [clustered(number, 0.05, 400 * 100 * 0.0475) for number in range(10)]
-    mixed = [clustered(number, 0.05, 400 * 10 * 0.0475) for number in range(10)]
-    of_kept, of_mixed = (chart_of(clustered(10, 0.12, 0), earlier) for earlier in (kept, mixed))
-    assert of_mixed.score / of_kept.score == pytest.approx(10**0.5, rel=1e-3)
+
+def test_customers_who_keep_to_a_value_make_it_less_certain() -> None:
+    mixed, kept = (
+        chart_of(clustered(10, 0.12, own_values), [clustered(number, 0.05, own_values) for number in range(10)])
+        for own_values in (1, 10)
+    )
+    assert mixed.effect == pytest.approx(kept.effect)
+    assert mixed.score / kept.score == pytest.approx(10**0.5, rel=0.01)
+
+
+def test_what_was_never_seen_is_certain_only_if_many_customers_have_it() -> None:
+    never = [clustered(number, 0.0, 1) for number in range(10)]
+    assert chart_of(clustered(10, 0.02, 1), never).is_alert
+    assert not chart_of(clustered(10, 0.02, 40), never).is_alert  # two customers alone, forty values each
 
 
 def test_distances_are_compared_within_their_gap_in_time() -> None:
