@@ -15,6 +15,7 @@ from tests.events.cases import AS_OF
 from tests.refresh.world import World
 
 
+@pytest.mark.slow
 def test_f14_orphans_go_and_the_tables_stay_as_they_were(spark: SparkSession, tmp_path: Path) -> None:
     world = World(spark, tmp_path, seed=5)
     config = world.config()

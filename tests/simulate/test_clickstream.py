@@ -55,7 +55,7 @@ def test_planted_sessions_are_found_and_become_sequences(spark: SparkSession, tm
     assert build_events(spark, config, AS_OF).rows_out == num_clicks == len(planted)
 
     found = {
-        row["event_id"].removeprefix("clicks:"): row["session_id"].removeprefix("clicks:")
+        row["event_id"].rpartition("/")[2]: row["session_id"].rpartition("/")[2]
         for row in read_table(spark, event_contract(config), config.root).select("event_id", "session_id").collect()
     }
     clicks_by_session = defaultdict(list)
