@@ -48,7 +48,8 @@ class PublishedRun:
     as_of: datetime
     rows: DataFrame
     history: DataFrame
-    sequences: DataFrame
+    sequences: DataFrame | None
+    """None for a refresh that only took customers out."""
     manifest: SequenceManifest
 
     @property
@@ -89,7 +90,7 @@ def run_with_sequences(
         as_of,
         rows=history.where(F.col("run_id") == run_id),
         history=history,
-        sequences=spark.read.parquet(*(str(folder / file.path) for file in manifest.files)),
+        sequences=spark.read.parquet(*(str(folder / file.path) for file in manifest.files)) if manifest.files else None,
         manifest=manifest,
     )
 
@@ -133,7 +134,7 @@ def measured_run(
 def _new_values(config: Config, run: PublishedRun) -> DataFrame | None:
     """`new_values` since the run before, of whichever model; None where there is none."""
     before = run.history.where(F.col("as_of") < F.lit(run.as_of)).agg(F.unix_micros(F.max("as_of"))).first()
-    if before is None or before[0] is None:
+    if before is None or before[0] is None or run.sequences is None:
         return None
     return new_values(run.sequences, run.manifest.layout, since_micros=before[0], left_out=config.sequences.time_parts)
 
@@ -145,7 +146,10 @@ def _by(rows: Sequence[Any], name: str) -> list[tuple[str, list[Any]]]:
 
 def _aligned(run: PublishedRun) -> Alignment | None:
     """With the newest earlier vectors of the model in use before, where this one is new."""
-    others = run.history.where((F.col("as_of") <= F.lit(run.as_of)) & (F.col("model_version") != run.model_version))
+    is_of_model = F.col("model_version") == run.model_version
+    if not run.history.where(is_of_model & (F.col("as_of") < F.lit(run.as_of))).isEmpty():
+        return None
+    others = run.history.where(~is_of_model & (F.col("as_of") <= F.lit(run.as_of)))
     newest = others.orderBy(F.desc("as_of"), F.desc("run_id")).select("model_version").first()
     first = run.rows.select(F.size("embedding")).first()
     if newest is None or first is None:
@@ -170,7 +174,7 @@ def _volume(spark: SparkSession, config: Config, run: PublishedRun) -> dict[tupl
         metrics["customers_with_events", ""] = num_known
         if num_known:
             metrics["coverage", ""] = metrics["customers_embedded", ""] / num_known
-    for row in unknown_counts(run.sequences, run.manifest.layout).collect():
+    for row in [] if run.sequences is None else unknown_counts(run.sequences, run.manifest.layout).collect():
         metrics["unknown_share", row["attribute"]] = row["num_unknown"] / row["num_values"]
     return metrics
 

@@ -20,10 +20,12 @@ from caspr_spark.manifest import (
     Layout,
     SequenceFile,
     SequenceManifest,
+    read_manifest,
     sequences_folder,
     write_manifest,
 )
 from caspr_spark.metrics import write_metrics
+from caspr_spark.runs import Run, record_run
 from caspr_spark.tables import read_table, table_path, write_table
 from pipelines.build_events import event_contract
 from pipelines.evaluate_embeddings import evaluate_embeddings, labelled_customers, task_score_table
@@ -226,45 +228,6 @@ def test_f81_drift_stops_only_where_it_is_configured_and_after_writing(spark: Sp
     assert "too few customers to judge (120 of at least 121)" in few.notes[-1]
 
 
-def test_f81_a_refresh_whose_pages_are_all_unknown_alerts_with_its_causes(spark: SparkSession, lake: Config) -> None:
-    """Ten quiet refreshes of 60 customers, then one with pages renamed: judged by the tables alone."""
-    times = [SECOND + timedelta(days=7 + number) for number in range(12)]
-    for number in (0, 9, 10, 11):
-        as_of = times[number]
-        run = run_rows(spark, as_of, turned=0, model="m1").limit(60)
-        write_table(run, CUSTOMER_EMBEDDING_HISTORY, lake.root, mode="append", once=f"refresh {number}")
-        write_sequences(spark, lake, as_of, touched=60, unknown=number == 11)
-    assert monitor_embeddings(spark, lake, times[0]).notes[0] == "60 customers have a new vector"
-    for contract in (PROFILE_METRICS, DRIFT_METRICS):  # the nine in between were the same
-        first = read_table(spark, contract, lake.root).where(F.col("as_of") == F.lit(times[0]))
-        copies = spark.createDataFrame([(time,) for time in times[1:10]], "copied_as_of timestamp")
-        copied = first.crossJoin(copies).withColumn("as_of", F.col("copied_as_of"))
-        names = F.date_format("as_of", "'m1-'MMdd").alias("run_id")
-        columns = [names if name == "run_id" else name for name in contract.column_names]
-        write_table(copied.select(*columns), contract, lake.root, mode="append")
-
-    calm = monitor_embeddings(spark, lake, times[10])
-    assert calm.notes[-1] == "nothing beyond what 10 runs of its kind have shown"
-
-    (Path(lake.root) / "no-folder").write_text("a file")
-    down = with_monitor(lake, on_drift="stop", alert_file=f"{lake.root}/no-folder/alerts.jsonl")
-    with pytest.raises(DriftAlert, match=r"unknown values of page .* → 100.0%.*the alert was not delivered"):
-        monitor_embeddings(spark, down, times[11])
-    alerts = Path(lake.root) / "alerts.jsonl"
-    up = with_monitor(lake, alert_file=str(alerts))
-    for _ in range(2):  # an alert that arrived is not sent again
-        warned = monitor_embeddings(spark, up, times[11])
-    assert any(note.startswith("drift: ") for note in warned.notes)
-    (line,) = alerts.read_text().splitlines()
-    alert = json.loads(line)
-    assert alert["customers"] == {"embedded": 60, "compared": 60, "with_new_events": 60}
-    assert "known:page" not in line
-    assert any(found["what"].startswith("unknown values of page") for found in alert["beyond_limits"])
-    assert alert["causes"]["unknown_shares"]["page"] == 1.0
-    assert set(alert["causes"]["segments_moved_most"]) == {"region=north", "region=south"}
-    assert "c001" not in line
-
-
 def test_f58_events_after_the_cut_change_no_feature(spark: SparkSession, lake: Config) -> None:
     events = read_table(spark, event_contract(lake), lake.root)
     run = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, lake.root).where("run_id = 'm1-1008'")
@@ -342,6 +305,65 @@ def test_f83_a_new_model_is_not_compared_with_the_old(spark: SparkSession, lake:
     assert re.search(r"the model before have a mean cosine of 0\.\d+ in 60 customers outside the fit", html)
 
 
+def test_a_refresh_that_only_took_customers_out_has_nothing_to_judge(spark: SparkSession, lake: Config) -> None:
+    as_of = SECOND + timedelta(days=30)
+    folder = sequences_folder(lake.root, as_of)
+    folder.mkdir(parents=True)
+    manifest = read_manifest(sequences_folder(lake.root, SECOND))
+    write_manifest(manifest.model_copy(update={"as_of": as_of, "files": (), "touched": "touched"}), folder)
+    record_run(spark, Run("m1-gone", as_of, "refresh", "m1", None, 1, 1, num_removed=3), lake.root)
+    summary = monitor_embeddings(spark, lake, as_of)
+    assert (summary.rows_in, summary.notes[0]) == (0, "0 customers have a new vector")
+    assert "too few customers to judge (0 of at least 30)" in summary.notes[-1]
+
+
 def test_unpublished_as_of_is_an_error(spark: SparkSession, lake: Config) -> None:
     with pytest.raises(CasprError, match="no run of the present model as of 2017-01-01"):
         monitor_embeddings(spark, lake, datetime(2017, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.slow
+def test_f81_a_refresh_whose_pages_are_all_unknown_alerts_with_its_causes(spark: SparkSession, lake: Config) -> None:
+    """Ten quiet refreshes of 60 customers, then one with pages renamed: judged by the tables alone."""
+    times = [SECOND + timedelta(days=7 + number) for number in range(12)]
+    for number in (0, 9, 10, 11):
+        as_of = times[number]
+        run = run_rows(spark, as_of, turned=0, model="m1").limit(60)
+        write_table(run, CUSTOMER_EMBEDDING_HISTORY, lake.root, mode="append", once=f"refresh {number}")
+        write_sequences(spark, lake, as_of, touched=60, unknown=number == 11)
+    assert monitor_embeddings(spark, lake, times[0]).notes[0] == "60 customers have a new vector"
+    for contract in (PROFILE_METRICS, DRIFT_METRICS):  # the nine in between were the same
+        first = read_table(spark, contract, lake.root).where(F.col("as_of") == F.lit(times[0]))
+        copies = spark.createDataFrame([(time,) for time in times[1:10]], "copied_as_of timestamp")
+        copied = first.crossJoin(copies).withColumn("as_of", F.col("copied_as_of"))
+        names = F.date_format("as_of", "'m1-'MMdd").alias("run_id")
+        columns = [names if name == "run_id" else name for name in contract.column_names]
+        write_table(copied.select(*columns), contract, lake.root, mode="append")
+
+    calm = monitor_embeddings(spark, lake, times[10])
+    assert calm.notes[-1] == "nothing beyond what 10 runs of its kind have shown"
+
+    (Path(lake.root) / "no-folder").write_text("a file")
+    down = with_monitor(lake, on_drift="stop", alert_file=f"{lake.root}/no-folder/alerts.jsonl")
+    with pytest.raises(DriftAlert, match=r"unknown values of page .* → 100.0%.*the alert was not delivered"):
+        monitor_embeddings(spark, down, times[11])
+    alerts = Path(lake.root) / "alerts.jsonl"
+    up = with_monitor(lake, alert_file=str(alerts))
+    for _ in range(2):  # an alert that arrived is not sent again
+        warned = monitor_embeddings(spark, up, times[11])
+    assert any(note.startswith("drift: ") for note in warned.notes)
+    (line,) = alerts.read_text().splitlines()
+    alert = json.loads(line)
+    assert alert["customers"] == {"embedded": 60, "compared": 60, "with_new_events": 60}
+    assert "known:page" not in line
+    assert any(found["what"].startswith("unknown values of page") for found in alert["beyond_limits"])
+    assert alert["causes"]["unknown_shares"]["page"] == 1.0
+    assert set(alert["causes"]["segments_moved_most"]) == {"region=north", "region=south"}
+    assert "c001" not in line
+
+    write_report(spark, lake, times[11])
+    html = (Path(lake.root) / "report" / "index.html").read_text()
+    assert "60 customers moved since their last vector of the same model, beside 11 earlier runs of its kind" in html
+    assert "alert: unknown values of page" in html
+    assert "region=north" in html
+    assert "there is no run with a baseline yet" not in html
