@@ -390,6 +390,11 @@ class Config(Section):
     spark: SparkSection
 
     @property
+    def activity_tables(self) -> dict[str, Source | Profile]:
+        """Source or profile name -> declaration: the raw tables whose rows belong to customers."""
+        return {**self.sources, **self.profiles}
+
+    @property
     def event_attributes(self) -> dict[str, Attribute]:
         """Attribute name -> declaration, over all sources, in order of first appearance."""
         merged: dict[str, Attribute] = {}

@@ -99,6 +99,11 @@ class SequenceManifest(_Record):
     those without a row in the files have no event before `as_of`. None: all customers were."""
 
     @property
+    def kind(self) -> Literal["full", "refresh"]:
+        """Whether all customers were looked at, or those that a refresh touched."""
+        return "full" if self.touched is None else "refresh"
+
+    @property
     def rows(self) -> int:
         return sum(file.rows for file in self.files)
 

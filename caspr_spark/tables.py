@@ -89,8 +89,8 @@ def change_table(
     made_from: str = "",
     numbers: dict[str, Any] | None = None,
     near: str | None = None,
-) -> tuple[int, int]:
-    """Take `removed` out of the table and put `added` in, in one commit; returns how many rows each of them has.
+) -> None:
+    """Take `removed` out of the table and put `added` in, in one commit.
 
     Rows are told apart by the contract's key; a key in both tables is a changed row. Where nothing is removed the rows
     are appended, and no file is rewritten. `near` names a timestamp column of both tables: only files with times of
@@ -99,10 +99,9 @@ def change_table(
     Raises:
         CasprError: the columns are not the contract's.
     """
-    num_removed, num_added = removed.count(), added.count()
-    if not num_removed:
+    if removed.isEmpty():
         write_table(added, contract, root, mode="append", made_from=made_from, numbers=numbers)
-        return 0, num_added
+        return
     path = table_path(contract, root)
     check_columns(added, contract, path)
     same_key = " and ".join(f"present.`{name}` <=> change.`{name}`" for name in contract.key)
@@ -128,7 +127,6 @@ def change_table(
             .whenNotMatchedInsert("change.is_added", values=values)
             .execute()
         )
-    return num_removed, num_added
 
 
 @contextmanager

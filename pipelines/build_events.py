@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark import __version__
-from caspr_spark.config import Config, Expectation, Profile, Source
+from caspr_spark.config import Config, Expectation
 from caspr_spark.disk import Keep, kept_on_disk
 from caspr_spark.errors import CasprError, GateError
 from caspr_spark.events.activities import activities, with_sessions
@@ -100,10 +100,7 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
             batch = tables = judged_tables(spark, config)
         else:
             batch = judged_tables(spark, config, arrived={name: found.added for name, found in arrived.items()})
-            if arrived:
-                customers = keep(customers_of(arrived, entities_of(config)))
-            else:
-                customers = spark.createDataFrame([], "customer_id string")
+            customers = keep(customers_of(arrived, config))
             tables = judged_tables(spark, config, customers=customers)
         endings = {name: _endings(keep(table.rows)) for name, table in batch.items()}
         verdicts = _row_verdicts(batch)
@@ -150,12 +147,6 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
     notes += [f"every customer was compared: {reason}"] if reason else []
     notes += [f"{num_added:,} events added or changed, {num_removed:,} removed or changed"]
     return Summary("events", _num_rows(endings), num_added, tuple(notes))
-
-
-def entities_of(config: Config) -> dict[str, str]:
-    """Source or profile name -> its customer column."""
-    declared: dict[str, Source | Profile] = {**config.sources, **config.profiles}
-    return {name: table.entity for name, table in declared.items()}
 
 
 def event_contract(config: Config) -> Contract:

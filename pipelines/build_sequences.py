@@ -79,7 +79,14 @@ def build_sequences(
     if fit:
         _fit(spark, config, events, profiles, inputs)
     return _write_sequences(
-        spark, config, as_of, events, profiles, inputs=inputs, vocabulary_note="fitted" if fit else "as it was"
+        spark,
+        config,
+        as_of,
+        events,
+        profiles,
+        inputs=inputs,
+        vocabulary_note="fitted" if fit else "as it was",
+        lineage=sequence_versions(spark, config),
     )
 
 
@@ -132,7 +139,7 @@ def refresh_sequences(
             inputs=inputs,
             vocabulary_note="as it was",
             touched=touched.name,
-            lineage={"touched": num_customers, "previous_run_id": previous.run_id},
+            lineage={**versions, "touched": num_customers, "previous_run_id": previous.run_id},
         )
         return replace(written, rows_in=num_customers)
 
@@ -199,7 +206,7 @@ def _write_sequences(
     inputs: str,
     vocabulary_note: str,
     touched: str | None = None,
-    lineage: Mapping[str, str | int] | None = None,
+    lineage: Mapping[str, str | int],
 ) -> Summary:
     """Assemble the customers' sequences and flip the folder's manifest to them."""
     folder = sequences_folder(config.root, as_of)
@@ -242,8 +249,7 @@ def _write_sequences(
         lineage={
             "events": num_events,
             "program": __version__,
-            **sequence_versions(spark, config),
-            **(lineage or {}),
+            **lineage,
         },
         touched=touched,
     )

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from caspr_spark.config import Config
 from caspr_spark.monitor import pictures
+from caspr_spark.monitor.alignment import Alignment, alignment_text
 from caspr_spark.monitor.charts import baselines
 from caspr_spark.monitor.means import stratum_scores
 from caspr_spark.monitor.records import DriftNumber, charts_of, earlier_sketches, sketch_of
@@ -93,14 +94,10 @@ def _text(numbers: list[DriftNumber], run: Sketch, runs: list[Sketch]) -> str:
 
 
 def _alignment_text(numbers: list[DriftNumber]) -> str:
-    found = {number.bin: number.value for number in numbers if number.measure == "alignment"}
+    found: dict[str, Any] = {number.bin: number.value for number in numbers if number.measure == "alignment"}
     if not found:
         return ""
-    return (
-        f"Turned onto this model's vectors, those of the model before have a mean cosine of "
-        f"{found['held_out_cosine']:.3f} in {found['num_held_out']:,.0f} customers outside the fit "
-        f"({found['other_customers_cosine']:.3f} with another customer's)."
-    )
+    return f"Turned onto this model's vectors, {alignment_text(Alignment(**found))}."
 
 
 def _distances(run: Sketch, runs: list[Sketch]) -> Shown:

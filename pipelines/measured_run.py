@@ -23,12 +23,7 @@ from caspr_spark.monitor.drift import (
     segment_counts,
 )
 from caspr_spark.monitor.profile import clustered_counts, named_values, new_values, segments
-from caspr_spark.monitor.records import (
-    ProfileNumber,
-    distances_by_stratum,
-    profile_numbers,
-    sketch_of,
-)
+from caspr_spark.monitor.records import ProfileNumber, distances_by_stratum, profile_numbers, sketch_of
 from caspr_spark.monitor.sketch import Floats, Sketch
 from caspr_spark.monitor.volume import known_customers, run_numbers, unknown_counts
 from caspr_spark.tables import read_table
@@ -54,7 +49,7 @@ class PublishedRun:
 
     @property
     def kind(self) -> str:
-        return "full" if self.manifest.touched is None else "refresh"
+        return self.manifest.kind
 
     @property
     def group(self) -> dict[str, str | datetime]:

@@ -12,17 +12,10 @@ from caspr_spark.disk import kept_on_disk
 from caspr_spark.errors import CasprError, DriftAlert
 from caspr_spark.metrics import Metrics, replace_rows, write_metrics
 from caspr_spark.monitor.alerts import undelivered
+from caspr_spark.monitor.alignment import alignment_text
 from caspr_spark.monitor.charts import MIN_RUNS
-from caspr_spark.monitor.drift import (
-    run_at,
-)
-from caspr_spark.monitor.records import (
-    DriftNumber,
-    ProfileNumber,
-    chart_numbers,
-    earlier_sketches,
-    sketch_numbers,
-)
+from caspr_spark.monitor.drift import run_at
+from caspr_spark.monitor.records import DriftNumber, ProfileNumber, chart_numbers, earlier_sketches, sketch_numbers
 from caspr_spark.monitor.sketch import Sketch
 from caspr_spark.monitor.verdict import Limits, Verdict, causes, chart_text, segment_scores, verdict
 from caspr_spark.tables import read_table, table_exists, table_path
@@ -228,11 +221,7 @@ def _model_notes(run: PublishedRun, measured: Measured) -> list[str]:
     quality = measured.alignment
     if quality is None:
         return []
-    return [
-        f"model {run.model_version} begins a new baseline; turned onto its vectors, those of the model before have a "
-        f"mean cosine of {quality.held_out_cosine:.3f} in {quality.num_held_out:,} customers outside the fit "
-        f"({quality.other_customers_cosine:.3f} with another customer's)"
-    ]
+    return [f"model {run.model_version} begins a new baseline; turned onto its vectors, {alignment_text(quality)}"]
 
 
 def _limits(config: Config) -> Limits:

@@ -12,7 +12,7 @@ from caspr_spark.events.arrivals import InputPosition, arrivals, current_positio
 from caspr_spark.model.checkpoint import current_checkpoint
 from caspr_spark.runs import run_before
 from caspr_spark.tables import last_commit_notes
-from pipelines.build_events import entities_of, event_contract
+from pipelines.build_events import event_contract
 from pipelines.build_sequences import customers_to_look_at, sequence_versions
 from pipelines.summary import Summary
 
@@ -44,7 +44,7 @@ def plan_refresh(spark: SparkSession, config: Config, as_of: datetime) -> Summar
     if isinstance(found, str):
         notes.append(f"every customer would be compared: {found}")
     elif found:
-        customers = customers.union(customers_of(found, entities_of(config)).na.drop()).distinct()
+        customers = customers.union(customers_of(found, config).na.drop()).distinct()
     number = customers.count()
     notes.append(f"{number:,} customers would be looked at" if number else "nothing to do")
     return Summary("plan", len(now.inputs), number, tuple(notes), changed=False)

@@ -95,7 +95,7 @@ def _run_to_publish(spark: SparkSession, config: Config, as_of: datetime) -> tup
     run = Run(
         run_id=run_id,
         as_of=as_of,
-        kind="full" if manifest.touched is None else "refresh",
+        kind=manifest.kind,
         model_version=model_version[0] if model_version else current_checkpoint(Path(config.root)).model_version,
         previous_run_id=str(manifest.lineage.get("previous_run_id") or "") or None,
         events_version=int(manifest.lineage.get("events_version", -1)),

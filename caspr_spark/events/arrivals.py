@@ -1,6 +1,8 @@
 """How far the raw tables were taken, and what arrived since: by files and Delta versions, never by a clock."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
@@ -48,10 +50,9 @@ class Position(BaseModel):
         return fingerprint(declared=self.declared, inputs=self.model_dump_json(include={"inputs"}))
 
 
-class Arrivals(BaseModel):
+@dataclass(frozen=True)
+class Arrivals:
     """What one raw table has that was not taken: rows added, and rows that are no more as they were."""
-
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     added: DataFrame
     gone: DataFrame | None = None
@@ -99,21 +100,15 @@ def arrivals(spark: SparkSession, config: Config, taken: Position, now: Position
     return found
 
 
-def customers_of(arrived: Mapping[str, Arrivals], entities: Mapping[str, str]) -> DataFrame:
-    """Distinct customer_id of all rows that arrived or are gone; null stands for rows that name nobody.
-
-    `entities`: source or profile name -> its customer column.
-    """
+def customers_of(arrived: Mapping[str, Arrivals], config: Config) -> DataFrame:
+    """Distinct customer_id of all rows that arrived or are gone; null stands for rows that name nobody."""
     ids = [
-        rows.select(F.col(quoted(entities[name])).cast("string").alias("customer_id"))
+        rows.select(F.col(quoted(config.activity_tables[name].entity)).cast("string").alias("customer_id"))
         for name, found in arrived.items()
         for rows in (found.added, found.gone)
         if rows is not None
     ]
-    first, *others = ids
-    for other in others:
-        first = first.unionAll(other)
-    return first.distinct()
+    return reduce(DataFrame.unionAll, ids).distinct()
 
 
 def write_position(position: Position, root: str) -> str:

@@ -43,8 +43,7 @@ def judged_tables(
     """
     problems: list[str] = []
     judged = {}
-    tables: dict[str, Source | Profile] = {**config.sources, **config.profiles}
-    for name, table in tables.items():
+    for name, table in config.activity_tables.items():
         if arrived is not None and name not in arrived:
             continue
         try:

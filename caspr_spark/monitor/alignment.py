@@ -22,6 +22,15 @@ class Alignment(NamedTuple):
     other_customers_cosine: float
 
 
+def alignment_text(quality: Alignment) -> str:
+    """What the numbers say, to follow "turned onto the new model's vectors, "."""
+    return (
+        f"those of the model before have a mean cosine of {quality.held_out_cosine:.3f} in "
+        f"{quality.num_held_out:,.0f} customers outside the fit ({quality.other_customers_cosine:.3f} with another "
+        "customer's)"
+    )
+
+
 def vectors_of_both(run: DataFrame, older: DataFrame, *, size: int) -> DataFrame:
     """Rows of CUSTOMER_EMBEDDING_HISTORY by two models -> older, newer: vectors of at most 40 `size` customers of both,
     always the same ones."""
