@@ -10,8 +10,9 @@ from pyspark.sql import functions as F
 
 from caspr_spark import __version__
 from caspr_spark.config import Config
-from caspr_spark.disk import kept_on_disk
+from caspr_spark.disk import Keep, kept_on_disk
 from caspr_spark.errors import CasprError, UnsafeError
+from caspr_spark.events.states import known_events, newest_states, tells_newest
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import (
     CategoricalAttribute,
@@ -47,9 +48,9 @@ from caspr_spark.tables import (
     table_version,
     write_table,
 )
-from pipelines.build_events import event_contract, profile_contract
+from pipelines.contracts import event_contract, profile_contract
+from pipelines.customer_states import states_in_step
 from pipelines.summary import Summary
-from schemas.contract import Contract
 from schemas.embeddings import CUSTOMER_EMBEDDINGS
 from schemas.vocabulary import FIRST_VALUE_ID, SCALING, VOCABULARY
 
@@ -75,15 +76,12 @@ def build_sequences(
         if is_current and (not fit or fitted["inputs"] == inputs):
             return Summary("sequences", int(manifest.lineage["events"]), manifest.rows, changed=False)
 
-    events, profiles = _visible(spark, config, as_of, customers=None)
     if fit:
-        _fit(spark, config, events, profiles, inputs)
+        _fit(spark, config, as_of, inputs)
     return _write_sequences(
         spark,
         config,
         as_of,
-        events,
-        profiles,
         inputs=inputs,
         vocabulary_note="fitted" if fit else "as it was",
         lineage=sequence_versions(spark, config),
@@ -129,13 +127,11 @@ def refresh_sequences(
             return Summary("sequences", 0, 0, ("no customer was touched: nothing to do",), changed=False)
         touched = folder / f"touched-{inputs}"
         customers.coalesce(1).write.mode("overwrite").parquet(str(touched))
-        events, profiles = _visible(spark, config, as_of, customers=customers)
         written = _write_sequences(
             spark,
             config,
             as_of,
-            events,
-            profiles,
+            customers=customers,
             inputs=inputs,
             vocabulary_note="as it was",
             touched=touched.name,
@@ -181,30 +177,41 @@ def customers_to_look_at(
     return touched.union(stale_customers(latest, before=max(too_old))).distinct() if too_old else touched
 
 
-def _visible(
-    spark: SparkSession, config: Config, as_of: datetime, *, customers: DataFrame | None
-) -> tuple[DataFrame, DataFrame]:
-    """Events before `as_of` with their calendar parts, and profiles as of then, of these customers (None: all)."""
+def _events_to_show(
+    spark: SparkSession, config: Config, as_of: datetime, customers: DataFrame | None, keep: Keep
+) -> DataFrame:
+    """Events before `as_of` of these customers (None: all): of each at least the newest `sequences.max_events`."""
+    contract = event_contract(config)
+    events = visible_events(_of(customers, read_table(spark, contract, config.root)), as_of=as_of)
+    states = states_in_step(spark, config)
+    if states is None:
+        return events
+    is_told = tells_newest(as_of=F.lit(as_of), max_events=config.sequences.max_events)
+    states = keep(newest_states(_of(customers, states)).withColumn("is_told", is_told))
+    told = visible_events(known_events(states.where("is_told"), contract), as_of=as_of)
+    others = states.where("not is_told").select("customer_id")
+    return told.unionByName(_of(others, events))
 
-    def theirs(contract: Contract) -> DataFrame:
-        rows = read_table(spark, contract, config.root)
-        return rows if customers is None else rows.join(F.broadcast(customers), on="customer_id", how="left_semi")
 
-    events = visible_events(theirs(event_contract(config)), as_of=as_of)
-    events = with_time_parts(events, parts=config.sequences.time_parts, zone=config.sequences.time_zone)
+def _of(customers: DataFrame | None, rows: DataFrame) -> DataFrame:
+    return rows if customers is None else rows.join(F.broadcast(customers), on="customer_id", how="left_semi")
+
+
+def _profiles(spark: SparkSession, config: Config, as_of: datetime, customers: DataFrame | None) -> DataFrame:
+    """Profiles as of a time, of these customers (None: all)."""
     profile_of = {name: profile for profile, table in config.profiles.items() for name in table.attributes}
-    return events, profiles_as_of(theirs(profile_contract(config)), as_of=as_of, attributes=profile_of)
+    rows = _of(customers, read_table(spark, profile_contract(config), config.root))
+    return profiles_as_of(rows, as_of=as_of, attributes=profile_of)
 
 
 def _write_sequences(
     spark: SparkSession,
     config: Config,
     as_of: datetime,
-    events: DataFrame,
-    profiles: DataFrame,
     *,
     inputs: str,
     vocabulary_note: str,
+    customers: DataFrame | None = None,
     touched: str | None = None,
     lineage: Mapping[str, str | int],
 ) -> Summary:
@@ -216,11 +223,15 @@ def _write_sequences(
     held_out = is_held_out(seed=config.seed, validation_share=config.sequences.validation_share)
     split = F.when(held_out, "validation").otherwise("training").alias("split")
     with kept_on_disk() as keep:
-        newest = keep(newest_events(events, max_events=config.sequences.max_events))
+        events = newest_events(
+            _events_to_show(spark, config, as_of, customers, keep), max_events=config.sequences.max_events
+        )
+        newest = keep(_with_time_parts(config, events))
         with_event_ids = with_ids(newest, vocabulary, attributes=categorical)
         with_event_ids = with_set_ids(
             with_event_ids, vocabulary, max_values={a.name: a.max_values for a in layout.sets}
         )
+        profiles = _profiles(spark, config, as_of, customers)
         with_profile_ids = with_ids(profiles, vocabulary, attributes=[a.name for a in layout.profile_categorical])
         sequences = customer_sequences(with_event_ids, with_profile_ids, layout=layout).select("*", split)
         counts = newest.groupBy(split).agg(
@@ -287,11 +298,12 @@ def _inputs(spark: SparkSession, config: Config, as_of: datetime) -> str:
     )
 
 
-def _fit(spark: SparkSession, config: Config, events: DataFrame, profiles: DataFrame, inputs: str) -> None:
+def _fit(spark: SparkSession, config: Config, as_of: datetime, inputs: str) -> None:
     held_out = is_held_out(seed=config.seed, validation_share=config.sequences.validation_share)
-    training = events.where(~held_out)
+    events = visible_events(read_table(spark, event_contract(config), config.root), as_of=as_of)
+    training = _with_time_parts(config, events).where(~held_out)
     known_customers = training.select("customer_id").distinct()
-    training_profiles = profiles.join(known_customers, on="customer_id", how="left_semi")
+    training_profiles = _profiles(spark, config, as_of, None).join(known_customers, on="customer_id", how="left_semi")
     names = _names(config)
     with kept_on_disk() as keep:
         counts = keep(
@@ -336,6 +348,10 @@ def _fitted(spark: SparkSession, config: Config) -> tuple[DataFrame, dict[str, S
     rows = read_table(spark, SCALING, config.root).collect()
     scaling = {row["attribute"]: Scaling(**{k: v for k, v in row.asDict().items() if k != "attribute"}) for row in rows}
     return read_table(spark, VOCABULARY, config.root), scaling, scaling_notes["numbers"]["vocabulary_version"]
+
+
+def _with_time_parts(config: Config, events: DataFrame) -> DataFrame:
+    return with_time_parts(events, parts=config.sequences.time_parts, zone=config.sequences.time_zone)
 
 
 def _names(config: Config) -> dict[str, list[str]]:

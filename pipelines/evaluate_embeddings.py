@@ -19,7 +19,7 @@ from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.metrics import replace_rows
 from caspr_spark.tables import create_table, last_commit_notes, read_table
-from pipelines.build_events import event_contract
+from pipelines.contracts import event_contract
 from pipelines.monitor_embeddings import published_run
 from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY

@@ -8,9 +8,10 @@ from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
 from caspr_spark.config import Config
+from caspr_spark.disk import remove_scratch
 from caspr_spark.events.arrivals import remove_other_positions
 from caspr_spark.tables import last_commit_notes
-from pipelines.build_events import event_contract
+from pipelines.contracts import event_contract
 from pipelines.summary import Summary
 
 _AS_OF = re.compile(r"\d{8}T\d{6}Z")
@@ -38,6 +39,7 @@ def maintain(spark: SparkSession, config: Config) -> Summary:
         notes.append(f"sequences of {folder.name} deleted")
     position = last_commit_notes(spark, event_contract(config), config.root).get("numbers", {}).get("position")
     remove_other_positions(config.root, position)
+    remove_scratch(config.root)
     after = sum(_num_bytes(table) for table in tables)
     notes.append(f"{before:,} bytes of tables before, {after:,} after")
     return Summary("maintain", len(tables), len(tables), tuple(notes), changed=len(notes) > 1 or before != after)

@@ -27,7 +27,7 @@ from caspr_spark.monitor.records import ProfileNumber, distances_by_stratum, pro
 from caspr_spark.monitor.sketch import Floats, Sketch
 from caspr_spark.monitor.volume import known_customers, run_numbers, unknown_counts
 from caspr_spark.tables import read_table
-from pipelines.build_events import event_contract
+from pipelines.contracts import event_contract
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
 from schemas.vocabulary import VOCABULARY
 

@@ -12,8 +12,8 @@ from caspr_spark.events.arrivals import InputPosition, arrivals, current_positio
 from caspr_spark.model.checkpoint import current_checkpoint
 from caspr_spark.runs import run_before
 from caspr_spark.tables import last_commit_notes
-from pipelines.build_events import event_contract
 from pipelines.build_sequences import customers_to_look_at, sequence_versions
+from pipelines.contracts import event_contract
 from pipelines.summary import Summary
 
 

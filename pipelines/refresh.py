@@ -10,9 +10,9 @@ from caspr_spark.config import Config
 from caspr_spark.errors import CasprError
 from caspr_spark.model.checkpoint import current_checkpoint
 from caspr_spark.runs import Run, mend_runs, record_run, run_before
-from pipelines.build_events import refresh_events
 from pipelines.build_sequences import refresh_sequences, sequence_versions
 from pipelines.full_build import Runner, served
+from pipelines.refresh_events import refresh_events
 from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDINGS
 

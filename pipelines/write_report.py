@@ -20,7 +20,7 @@ from caspr_spark.monitor import pictures, samples
 from caspr_spark.monitor.drift import QUANTILES
 from caspr_spark.monitor.report import Account, Neighbour, Page, Shown, made_from, nearest, page_html, places
 from caspr_spark.tables import last_commit_notes, read_table, table_exists
-from pipelines.build_events import event_contract
+from pipelines.contracts import event_contract
 from pipelines.drift_section import drift_section
 from pipelines.evaluate_embeddings import evaluation_file, read_evaluation, task_score_table
 from pipelines.monitor_embeddings import published_run

@@ -25,7 +25,8 @@ def with_sessions(events: DataFrame, *, sessions: Sessions | None) -> DataFrame:
     """Events of one source plus `session_id`: the event_id of the session's first event, null without sessions.
 
     A session starts with a customer's first event, after a gap of more than `idle_minutes`, with an event that
-    `starts_when` names, and after an event that `ends_when` names.
+    `starts_when` names, and after an event that `ends_when` names. Where the events have a column `known_session_id`,
+    a customer's first one goes on with that session: it is not the first of all.
 
     Raises:
         ConfigError: a predicate does not fit the events.
@@ -41,13 +42,16 @@ def with_sessions(events: DataFrame, *, sessions: Sessions | None) -> DataFrame:
     idle = F.col("event_time") > F.lag("event_time").over(in_order) + F.expr(
         f"interval {sessions.idle_minutes} minutes"
     )
-    starts = F.lag("event_id").over(in_order).isNull() | idle
+    is_first = F.lag("event_id").over(in_order).isNull()
+    starts = is_first | idle
     if sessions.starts_when is not None:
         starts = starts | F.coalesce(F.expr(sessions.starts_when), F.lit(False))
     if sessions.ends_when is not None:
         ended = F.coalesce(F.expr(sessions.ends_when), F.lit(False))
         starts = starts | F.coalesce(F.lag(ended).over(in_order), F.lit(False))
     first_event_id = F.when(starts, F.col("event_id"))
+    if "known_session_id" in events.columns:
+        first_event_id = F.when(is_first, F.coalesce("known_session_id", "event_id")).otherwise(first_event_id)
     return events.withColumn("first_event_id", first_event_id).select(
         *events.columns, F.last("first_event_id", ignorenulls=True).over(in_order).alias("session_id")
     )

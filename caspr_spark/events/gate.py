@@ -7,6 +7,7 @@ rejected rows are found by it in Spark SQL, and the two counts must agree.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -29,37 +30,54 @@ class Verdict:
     detail: str
 
 
-def row_verdicts(judged: DataFrame, *, source: str, checks: Mapping[str, Check]) -> list[Verdict]:
-    """The verdict on each check over the judged rows of one source.
+def row_verdicts(tables: Mapping[str, tuple[DataFrame, Mapping[str, Check]]]) -> list[Verdict]:
+    """The verdict on each check over the judged rows of each source. `tables`: source -> judged rows, checks.
+
+    All sources are looked at in one pass. A source without rows has no verdicts.
 
     Raises:
         CasprError: Great Expectations and Spark SQL count different rows (a fault of ours).
     """
     import great_expectations.expectations as gxe
 
-    flags = judged.select(*[f"met_{name}" for name in checks])
-    counts = flags.agg(
-        F.count(F.lit(1)).alias("rows"), *[F.count_if(~F.col(f"met_{name}")).alias(name) for name in checks]
-    ).first()
-    assert counts is not None
-    if counts["rows"] == 0:
+    declared = {
+        f"check_{place}_{index}": (source, name, check)
+        for place, (source, (_, checks)) in enumerate(tables.items())
+        for index, (name, check) in enumerate(checks.items())
+    }
+    flags = [
+        judged.select(
+            F.lit(source).alias("source"),
+            *[F.col(f"met_{name}").alias(column) for column, (owner, name, _) in declared.items() if owner == source],
+        )
+        for source, (judged, _) in tables.items()
+    ]
+    if not declared:
         return []
+    together = reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), flags)
+    counted = together.groupBy("source").agg(
+        F.count(F.lit(1)).alias("rows"), *[F.count_if(~F.col(column)).alias(column) for column in declared]
+    )
+    counts = {row["source"]: row for row in counted.collect()}
     expectations = {
-        name: gxe.ExpectColumnValuesToBeInSet(
-            column=f"met_{name}",
+        column: gxe.ExpectColumnValuesToBeInSet(
+            column=column,  # null in the rows of other sources, which the expectation passes over
             value_set=[True],
             mostly=round(1 - check.max_failed_share, 12),  # 1 - 0.7 is more than 0.3
         )
-        for name, check in checks.items()
+        for column, (source, _, check) in declared.items()
+        if source in counts
     }
     verdicts = []
-    for name, (success, result) in _validated(flags, expectations).items():
+    for column, (success, result) in _validated(together, expectations).items():
+        source, name, check = declared[column]
         failed = int(result["unexpected_count"])
-        if failed != counts[name]:
-            raise CasprError(f"{source}.{name}: the gate counts {failed} failing rows, Spark SQL {counts[name]}")
-        check = checks[name]
+        if failed != counts[source][column]:
+            raise CasprError(
+                f"{source}.{name}: the gate counts {failed} failing rows, Spark SQL {counts[source][column]}"
+            )
         detail = (
-            f"{source}: {failed:,} of {counts['rows']:,} rows break '{name}' ({check.rule}); "
+            f"{source}: {failed:,} of {counts[source]['rows']:,} rows break '{name}' ({check.rule}); "
             f"{check.max_failed_share:.2%} may"
         )
         verdicts.append(Verdict(f"{source}.{name}", success, check.on_fail, failed, detail))
@@ -94,6 +112,8 @@ def event_verdicts(events: DataFrame, *, gate: Mapping[str, Expectation]) -> lis
 
 def _validated(table: DataFrame, expectations: Mapping[str, Any]) -> dict[str, tuple[bool, dict[str, Any]]]:
     """Check name -> (passed, Great Expectations' result), in the order given."""
+    if not expectations:
+        return {}
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 

@@ -109,8 +109,8 @@ def judged_rows(
     """Typed rows plus `met_<check>` (boolean) for each check and `ending` (null: taken), without the raw columns.
 
     Of a customer's rows with the same key the one with the newest time is taken, then the one with the smallest content
-    hash. A row with a null in its key is the same as another only if all of it is. Rows of two customers are never
-    duplicates, so that a row's ending depends on the rows of its own customer alone.
+    hash, then the one of the first file by name. A row with a null in its key is the same as another only if all of it
+    is. Rows of two customers are never duplicates, so that a row's ending depends on those of its own customer alone.
     """
     met: dict[str, Column] = {}
     for name, check in checks.items():
@@ -125,7 +125,7 @@ def judged_rows(
     reason = F.coalesce(*reasons) if reasons else F.lit(None).cast("string")
     identity = [*key_columns(key), F.when(lacks_key(key), F.md5(row_as_json()))]
     newest_first = Window.partitionBy(reason.isNull(), "customer_id", *identity).orderBy(
-        F.desc("event_time"), F.xxhash64(F.col(RAW))
+        F.desc("event_time"), F.xxhash64(F.col(RAW)), FILE
     )
     repeated = reason.isNull() & (F.row_number().over(newest_first) > 1)
     return judged.withColumn("ending", F.when(repeated, DUPLICATE).otherwise(reason))

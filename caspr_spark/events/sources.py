@@ -1,6 +1,6 @@
 """Every declared source and profile, opened: filtered, looked up, typed and judged; all mistakes at once."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pyspark.errors import AnalysisException
@@ -31,12 +31,13 @@ def judged_tables(
     config: Config,
     *,
     arrived: Mapping[str, DataFrame] | None = None,
+    only: Collection[str] | None = None,
     customers: DataFrame | None = None,
 ) -> dict[str, JudgedTable]:
     """Source or profile name -> its judged rows, in the order of the configuration.
 
-    `arrived`: raw rows that stand for the whole table; tables without an entry are left out.
-    `customers`: only the rows of these, in the column customer_id; null stands for rows that name nobody.
+    `arrived`: raw rows that stand for the whole table; tables without an entry are left out. `only`: these tables.
+    `customers`: source, customer_id; only the rows of these. A null customer stands for rows that name nobody.
 
     Raises:
         ConfigError: tables, columns or expressions that are not there, all of them together.
@@ -44,11 +45,12 @@ def judged_tables(
     problems: list[str] = []
     judged = {}
     for name, table in config.activity_tables.items():
-        if arrived is not None and name not in arrived:
+        if (arrived is not None and name not in arrived) or (only is not None and name not in only):
             continue
         try:
             rows = arrived[name] if arrived else raw_rows(spark, table, where=table_key(name, table))
-            judged[name] = _judged(spark, name, table, rows, customers, config.events.checks)
+            theirs = customers.where(F.col("source") == name) if customers is not None else None
+            judged[name] = _judged(spark, name, table, rows, theirs, config.events.checks)
         except ConfigError as error:
             problems.append(str(error))
     if problems:

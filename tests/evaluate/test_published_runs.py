@@ -27,7 +27,7 @@ from caspr_spark.manifest import (
 from caspr_spark.metrics import write_metrics
 from caspr_spark.runs import Run, record_run
 from caspr_spark.tables import read_table, table_path, write_table
-from pipelines.build_events import event_contract
+from pipelines.contracts import event_contract
 from pipelines.evaluate_embeddings import evaluate_embeddings, labelled_customers, task_score_table
 from pipelines.monitor_embeddings import monitor_embeddings
 from pipelines.write_report import write_report

@@ -11,7 +11,8 @@ from caspr_spark.config import Check, Config, Expectation
 from caspr_spark.errors import CasprError, ConfigError, GateError
 from caspr_spark.events.gate import event_verdicts, row_verdicts
 from caspr_spark.tables import last_commit_notes, read_table
-from pipelines.build_events import build_events, event_contract, profile_contract
+from pipelines.build_events import build_events
+from pipelines.contracts import event_contract, profile_contract
 from schemas.events import REJECTED
 from tests.events.cases import AS_OF, config_of, visits
 
@@ -92,7 +93,7 @@ def test_the_gate_is_shown_the_rows_of_this_run(spark: SparkSession, tmp_path: P
     for content in ("1\n2\n5\n", "4\n5\n"):
         numbers.write_text(content)
         rows = spark.read.schema("n int").csv(str(numbers)).select((F.col("n") >= 3).alias("met_large"))
-        (verdict,) = row_verdicts(rows, source="numbers", checks={"large": CHECK})
+        (verdict,) = row_verdicts({"numbers": (rows, {"large": CHECK})})
         failed.append(verdict.failed_rows)
 
     assert failed == [2, 0]
@@ -102,7 +103,7 @@ def test_the_gate_is_shown_the_rows_of_this_run(spark: SparkSession, tmp_path: P
 def test_exactly_the_share_that_may_fail_passes(spark: SparkSession, num_rows: int, passes: bool) -> None:
     rows = spark.range(num_rows).select((F.col("id") < 3).alias("met_small"))
 
-    (verdict,) = row_verdicts(rows, source="numbers", checks={"small": CHECK})
+    (verdict,) = row_verdicts({"numbers": (rows, {"small": CHECK})})
 
     assert (verdict.check, verdict.passed, verdict.failed_rows) == ("numbers.small", passes, num_rows - 3)
 
@@ -110,11 +111,11 @@ def test_exactly_the_share_that_may_fail_passes(spark: SparkSession, num_rows: i
 def test_a_count_that_differs_from_great_expectations_is_our_fault(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("caspr_spark.events.gate._validated", lambda *_: {"small": (True, {"unexpected_count": 6})})
+    monkeypatch.setattr("caspr_spark.events.gate._validated", lambda *_: {"check_0_0": (True, {"unexpected_count": 6})})
     rows = spark.range(10).select((F.col("id") < 3).alias("met_small"))
 
     with pytest.raises(CasprError, match="the gate counts 6 failing rows, Spark SQL 7"):
-        row_verdicts(rows, source="numbers", checks={"small": CHECK})
+        row_verdicts({"numbers": (rows, {"small": CHECK})})
 
 
 def test_an_expectation_on_the_events_may_warn_or_stop(spark: SparkSession) -> None:

@@ -16,7 +16,8 @@ from pyspark.sql import functions as F
 
 from caspr_spark.config_file import load_config
 from caspr_spark.tables import read_table
-from pipelines.build_events import build_events, event_contract, profile_contract
+from pipelines.build_events import build_events
+from pipelines.contracts import event_contract, profile_contract
 from schemas.events import REJECTED
 from schemas.run_metrics import RUN_METRICS
 from tests.events.cases import AS_OF

@@ -10,7 +10,8 @@ from pyspark.sql import DataFrame, SparkSession
 from caspr_spark.config_file import load_config
 from caspr_spark.errors import ConfigError
 from caspr_spark.tables import read_table
-from pipelines.build_events import build_events, event_contract
+from pipelines.build_events import build_events
+from pipelines.contracts import event_contract
 
 AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
 EXPECTED = [

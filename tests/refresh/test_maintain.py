@@ -9,8 +9,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from caspr_spark.errors import CasprError
-from pipelines.build_events import build_events, refresh_events
+from pipelines.build_events import build_events
 from pipelines.maintain import maintain
+from pipelines.refresh_events import refresh_events
 from tests.events.cases import AS_OF
 from tests.refresh.world import World
 

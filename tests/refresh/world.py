@@ -21,7 +21,8 @@ from caspr_spark.config import Config
 from caspr_spark.disk import kept_on_disk
 from caspr_spark.events.sources import judged_tables
 from caspr_spark.tables import read_table
-from pipelines.build_events import event_contract, made_tables, profile_contract
+from pipelines.build_events import made_tables
+from pipelines.contracts import event_contract, profile_contract
 from schemas.events import REJECTED
 from tests.events.cases import LENIENT, config_of
 

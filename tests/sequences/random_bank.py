@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.tables import column_types, write_table
-from pipelines.build_events import event_contract, profile_contract
+from pipelines.contracts import event_contract, profile_contract
 from schemas.contract import Contract
 from tests.sequences.oracle import Row, Settings
 

@@ -18,8 +18,8 @@ from caspr_spark.config import Config
 from caspr_spark.lineage import file_sha256
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder
 from caspr_spark.tables import last_commit_notes, read_table, write_table
-from pipelines.build_events import event_contract
 from pipelines.build_sequences import build_sequences
+from pipelines.contracts import event_contract
 from schemas.vocabulary import SCALING, VOCABULARY
 from tests.sequences import oracle
 from tests.sequences.oracle import Row

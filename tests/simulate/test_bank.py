@@ -21,7 +21,8 @@ from caspr_spark.simulate.bank.journeys import JOURNEYS
 from caspr_spark.simulate.bank.tables import TABLES
 from caspr_spark.simulate.bank.visits import clicks
 from caspr_spark.tables import read_table
-from pipelines.build_events import build_events, event_contract
+from pipelines.build_events import build_events
+from pipelines.contracts import event_contract
 from pipelines.simulate_bank import simulate_bank
 
 ROOT = Path(__file__).parents[2]

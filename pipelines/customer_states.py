@@ -1,0 +1,65 @@
+"""The table `customer_states`, kept in step with `events`: the commit of events says which version of it holds.
+
+A refresh appends the states of the customers that it touches and leaves the older ones in place; once they are as many
+as the customers, it writes the table anew.
+"""
+
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from caspr_spark.config import Config
+from caspr_spark.events.states import customer_states, newest_states
+from caspr_spark.tables import last_commit_notes, read_table, table_version, write_table
+from pipelines.contracts import event_contract, state_contract
+
+_ROWS_A_CUSTOMER = 2
+
+
+def states_of(spark: SparkSession, config: Config, events: DataFrame) -> DataFrame:
+    """All events of some customers -> their CUSTOMER_STATES, newer than any in the table."""
+    return customer_states(
+        events,
+        max_events=config.sequences.max_events,
+        sources=list(config.sources),
+        number=next_state_number(spark, config),
+    )
+
+
+def next_state_number(spark: SparkSession, config: Config) -> int:
+    """Greater than that of any state in the table."""
+    return table_version(spark, state_contract(config), config.root) + 1
+
+
+def states_in_step(spark: SparkSession, config: Config) -> DataFrame | None:
+    """CUSTOMER_STATES as of the newest commit of `events`, older rows included; None where there is no such table."""
+    noted = _noted(spark, config)
+    if noted.get("max_events", 0) < config.sequences.max_events:
+        return None
+    return read_table(spark, state_contract(config), config.root, version=noted["version"])
+
+
+def write_states(spark: SparkSession, config: Config, states: DataFrame, *, changed: bool = False) -> dict[str, Any]:
+    """Write the states of all customers, or add those that `changed`; returns what the commit of events must note."""
+    contract = state_contract(config)
+    noted = _noted(spark, config)
+    num_anew = noted.get("num_rows_anew", 0)
+    before = states_in_step(spark, config) if changed else None
+    if before is not None and noted["num_rows"] >= _ROWS_A_CUSTOMER * num_anew:
+        others = newest_states(before.join(states.select("customer_id"), on="customer_id", how="left_anti"))
+        states, before = others.unionByName(states), None
+    write_table(states, contract, config.root, mode="overwrite" if before is None else "append")
+    version = table_version(spark, contract, config.root)
+    num_rows = read_table(spark, contract, config.root, version=version).count()
+    return {
+        "version": version,
+        "num_rows": num_rows,
+        "num_rows_anew": num_rows if before is None else num_anew,
+        "max_events": config.sequences.max_events,
+    }
+
+
+def _noted(spark: SparkSession, config: Config) -> dict[str, Any]:
+    numbers = last_commit_notes(spark, event_contract(config), config.root).get("numbers", {})
+    noted: dict[str, Any] = numbers.get("states", {})
+    return noted

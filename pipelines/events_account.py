@@ -1,0 +1,111 @@
+"""The account of a step over raw rows: how each row ended, what the gate says, what the user is told."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import reduce
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from caspr_spark.config import Config, Expectation
+from caspr_spark.errors import GateError
+from caspr_spark.events.gate import Verdict, event_verdicts, row_verdicts
+from caspr_spark.events.rows import DUPLICATE
+from caspr_spark.events.sources import JudgedTable
+from caspr_spark.metrics import write_metrics
+
+TAKEN = "taken"
+Endings = dict[str, dict[str, int]]
+"""Source -> ending (`taken` included) -> number of raw rows."""
+
+
+def counted_endings(tables: Mapping[str, JudgedTable]) -> Endings:
+    """How the rows of each source ended. A source without rows has no ending."""
+    endings: Endings = {name: {} for name in tables}
+    if not tables:
+        return endings
+    ended = [
+        table.rows.select(F.lit(name).alias("source"), F.coalesce("ending", F.lit(TAKEN)).alias("ending"))
+        for name, table in tables.items()
+    ]
+    counted = reduce(DataFrame.unionAll, ended).groupBy("source", "ending").count()
+    for row in counted.orderBy("source", "ending").collect():
+        endings[row["source"]][row["ending"]] = row["count"]
+    return endings
+
+
+def _account(table: JudgedTable, endings: dict[str, int]) -> str:
+    """`purchases: 10 rows read = 7 taken + 1 duplicate + 2 rejected (time_present 2)`."""
+    reasons = {reason: count for reason, count in endings.items() if reason not in (TAKEN, DUPLICATE)}
+    text = (
+        f"{table.name}: {sum(endings.values()):,} rows read = {endings.get(TAKEN, 0):,} taken"
+        f" + {endings.get(DUPLICATE, 0):,} duplicate + {sum(reasons.values()):,} rejected"
+    )
+    text += f" ({', '.join(f'{reason} {count:,}' for reason, count in reasons.items())})" if reasons else ""
+    return text + (f"; {table.rows_outside_filter:,} outside the filter" if table.rows_outside_filter else "")
+
+
+def _row_metrics(endings: Endings) -> dict[tuple[str, str], float]:
+    metrics: dict[tuple[str, str], float] = {}
+    for name, ends in endings.items():
+        reasons = {reason: count for reason, count in ends.items() if reason not in (TAKEN, DUPLICATE)}
+        metrics["rows_read", name] = sum(ends.values())
+        metrics["rows_taken", name] = ends.get(TAKEN, 0)
+        metrics["rows_duplicate", name] = ends.get(DUPLICATE, 0)
+        metrics["rows_rejected", name] = sum(reasons.values())
+        metrics.update({("rows_rejected_by_reason", f"{name}: {reason}"): n for reason, n in reasons.items()})
+    return metrics
+
+
+def write_event_metrics(
+    spark: SparkSession, config: Config, as_of: datetime, endings: Endings, events: DataFrame
+) -> int:
+    """Write the stage's numbers; returns how many values of sets were cut."""
+    counted = events.groupBy("source").agg(
+        F.count(F.lit(1)).alias("events"), F.coalesce(F.sum("num_values_cut"), F.lit(0)).alias("cut")
+    )
+    found = counted.orderBy("source").collect()
+    num_cut = sum(int(row["cut"]) for row in found)
+    metrics = {**_row_metrics(endings), ("set_values_cut", ""): num_cut}
+    metrics.update({("events", row["source"]): row["events"] for row in found})
+    write_metrics(spark, metrics, config.root, as_of=as_of, run_id="", stage="events")
+    return num_cut
+
+
+def num_rows(endings: Endings) -> int:
+    return sum(sum(ends.values()) for ends in endings.values())
+
+
+def notes_of(tables: dict[str, JudgedTable], endings: Endings, num_cut: int, verdicts: list[Verdict]) -> list[str]:
+    notes = [_account(tables[name], ends) for name, ends in endings.items()]
+    notes += [f"{num_cut:,} values of sets were beyond their max_values and left out"] if num_cut else []
+    return notes + [f"warning: {verdict.detail}" for verdict in verdicts if not verdict.passed]
+
+
+def passed_rows(tables: Mapping[str, JudgedTable]) -> list[Verdict]:
+    """The verdicts on the raw rows.
+
+    Raises:
+        GateError: a check declared as `stop` failed.
+    """
+    return _passed(row_verdicts({name: (table.rows, table.checks) for name, table in tables.items()}))
+
+
+def passed_events(events: DataFrame, gate: Mapping[str, Expectation]) -> list[Verdict]:
+    """The verdicts on the events.
+
+    Raises:
+        GateError: an expectation declared as `stop` failed.
+    """
+    return _passed(event_verdicts(events, gate=gate) if gate else [])
+
+
+def _passed(verdicts: list[Verdict]) -> list[Verdict]:
+    failed = [verdict for verdict in verdicts if not verdict.passed and verdict.on_fail == "stop"]
+    if failed:
+        raise GateError(
+            "the gate stopped the run; the tables are as they were:\n"
+            + "\n".join(f"  - {verdict.detail}" for verdict in failed)
+            + "\nmend the raw tables, or change the check's max_failed_share or on_fail in the configuration"
+        )
+    return verdicts
