@@ -169,7 +169,16 @@ def full_build(config: ConfigPaths, as_of: AsOfs) -> None:
 @app.command()
 def refresh(
     config: ConfigPaths,
-    as_of: Annotated[list[str], typer.Option("--as-of", help="As above; several are refreshed one after another.")],
+    as_of: Annotated[
+        list[str] | None, typer.Option("--as-of", help="As above; several are refreshed one after another.")
+    ] = None,
+    every_hours: Annotated[
+        int | None,
+        typer.Option(
+            help="Instead of --as-of, for a scheduler that cannot pass it: the end of the newest whole interval of so "
+            "many hours since midnight UTC, by this machine's clock."
+        ),
+    ] = None,
     compare_all: Annotated[
         bool, typer.Option("--compare-all", help="Read every customer's raw rows again and make every vector again.")
     ] = False,
@@ -179,7 +188,7 @@ def refresh(
     from pipelines.refresh import refresh as step
     from pipelines.write_report import report_file, write_report
 
-    times, settings = sorted({parsed_as_of(text) for text in as_of}), load_config(config)
+    times, settings = refresh_times(as_of or [], every_hours, now=datetime.now(UTC)), load_config(config)
     with _session(settings, "refresh") as spark:
         changed = False
         for time in times:
@@ -316,6 +325,22 @@ def parsed_as_of(text: str, option: str = "--as-of") -> datetime:
         return time.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ConfigError(f"{option}: expected a time such as 2017-10-02T00:00:00Z, found {text!r}") from None
+
+
+def refresh_times(as_of: list[str], every_hours: int | None, *, now: datetime) -> list[datetime]:
+    """The times of --as-of in order, or the end of the newest whole interval of `every_hours` that is over by `now`.
+
+    Raises:
+        ConfigError: not exactly one of the two was given, or a day is no whole number of such intervals.
+    """
+    if bool(as_of) == (every_hours is not None):
+        raise ConfigError("refresh: give --as-of TIME, or --every-hours N, and not both")
+    if every_hours is None:
+        return sorted({parsed_as_of(text) for text in as_of})
+    if every_hours < 1 or 24 % every_hours:
+        raise ConfigError(f"--every-hours: expected 1, 2, 3, 4, 6, 8, 12 or 24, found {every_hours}; or give --as-of")
+    now = now.astimezone(UTC)
+    return [now.replace(hour=now.hour - now.hour % every_hours, minute=0, second=0, microsecond=0)]
 
 
 def main(arguments: list[str] | None = None) -> None:
