@@ -1,4 +1,4 @@
-"""Every schedule calls the command as it is, in UTC, never twice at once, and takes each exit code for what it means."""
+"""Every schedule calls the command as it is, in UTC, never twice at once, and knows what each exit code means."""
 
 import ast
 import configparser
@@ -183,7 +183,8 @@ def test_systemd_starts_it_at_the_same_times_in_every_zone(zone: str) -> None:
 
 def test_options_of_the_dag_are_those_of_the_command() -> None:
     """The rest is for a real Airflow: tests/schedules/test_airflow.py."""
-    constants = [node.value for node in ast.walk(ast.parse(text_of("airflow_dag.py"))) if isinstance(node, ast.Constant)]
+    nodes = ast.walk(ast.parse(text_of("airflow_dag.py")))
+    constants = [node.value for node in nodes if isinstance(node, ast.Constant)]
     options = [value for value in constants if isinstance(value, str) and value.startswith("--")]
     assert sorted(options) == ["--as-of", "--config"]
     assert "refresh" in constants
