@@ -51,6 +51,7 @@ class CasprSparkRefresh(BaseOperator):
     start_date=datetime(2024, 1, 1),
     catchup=False,  # one refresh catches up on all that was missed; `caspr-spark backfill` makes the intervals between
     max_active_runs=1,
+    dagrun_timeout=timedelta(hours=5, minutes=45),  # with all its tries, before the next one is due
     default_args={"retries": 8, "retry_delay": timedelta(minutes=15), "execution_timeout": timedelta(hours=5)},
     tags=["caspr-spark"],
 )
