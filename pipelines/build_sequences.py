@@ -12,7 +12,7 @@ from caspr_spark import __version__
 from caspr_spark.config import Config
 from caspr_spark.disk import Keep, kept_on_disk
 from caspr_spark.errors import CasprError, UnsafeError
-from caspr_spark.events.states import known_events, newest_states, tells_newest
+from caspr_spark.events.states import known_events, tells_newest
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import (
     CategoricalAttribute,
@@ -183,11 +183,13 @@ def _events_to_show(
     """Events before `as_of` of these customers (None: all): of each at least the newest `sequences.max_events`."""
     contract = event_contract(config)
     events = visible_events(_of(customers, read_table(spark, contract, config.root)), as_of=as_of)
-    states = states_in_step(spark, config)
+    states = states_in_step(spark, config, customers=customers)
     if states is None:
         return events
     is_told = tells_newest(as_of=F.lit(as_of), max_events=config.sequences.max_events)
-    states = keep(newest_states(_of(customers, states)).withColumn("is_told", is_told))
+    states = states.withColumn("is_told", is_told)
+    if customers is not None:
+        states = keep(states)
     told = visible_events(known_events(states.where("is_told"), contract), as_of=as_of)
     others = states.where("not is_told").select("customer_id")
     return told.unionByName(_of(others, events))

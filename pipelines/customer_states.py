@@ -7,6 +7,7 @@ as the customers, it writes the table anew.
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from caspr_spark.config import Config
 from caspr_spark.events.states import customer_states, newest_states
@@ -31,12 +32,18 @@ def next_state_number(spark: SparkSession, config: Config) -> int:
     return table_version(spark, state_contract(config), config.root) + 1
 
 
-def states_in_step(spark: SparkSession, config: Config) -> DataFrame | None:
-    """CUSTOMER_STATES as of the newest commit of `events`, older rows included; None where there is no such table."""
+def states_in_step(spark: SparkSession, config: Config, *, customers: DataFrame | None = None) -> DataFrame | None:
+    """The states of these customers (None: all) that go with the newest commit of `events`, one row a customer.
+
+    None where the table has none, or holds fewer events of a customer than sequences have.
+    """
     noted = _noted(spark, config)
     if noted.get("max_events", 0) < config.sequences.max_events:
         return None
-    return read_table(spark, state_contract(config), config.root, version=noted["version"])
+    states = read_table(spark, state_contract(config), config.root, version=noted["version"])
+    if customers is not None:
+        states = states.join(F.broadcast(customers), on="customer_id", how="left_semi")
+    return states if noted["num_rows"] == noted["num_rows_anew"] else newest_states(states)
 
 
 def write_states(spark: SparkSession, config: Config, states: DataFrame, *, changed: bool = False) -> dict[str, Any]:
@@ -46,7 +53,7 @@ def write_states(spark: SparkSession, config: Config, states: DataFrame, *, chan
     num_anew = noted.get("num_rows_anew", 0)
     before = states_in_step(spark, config) if changed else None
     if before is not None and noted["num_rows"] >= _ROWS_A_CUSTOMER * num_anew:
-        others = newest_states(before.join(states.select("customer_id"), on="customer_id", how="left_anti"))
+        others = before.join(states.select("customer_id"), on="customer_id", how="left_anti")
         states, before = others.unionByName(states), None
     write_table(states, contract, config.root, mode="overwrite" if before is None else "append")
     version = table_version(spark, contract, config.root)

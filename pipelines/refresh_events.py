@@ -24,7 +24,7 @@ from caspr_spark.events.arrivals import (
 from caspr_spark.events.increment import changes_of, increment, rows_to_read_again
 from caspr_spark.events.rows import DUPLICATE, rejected_rows
 from caspr_spark.events.sources import JudgedTable, judged_tables
-from caspr_spark.events.states import customer_states, grown_states, newest_states
+from caspr_spark.events.states import customer_states, grown_states
 from caspr_spark.events.timeline import profile_rows, timeline
 from caspr_spark.tables import change_table, column_types, empty_table, last_commit_notes, read_table
 from pipelines.build_events import made_tables
@@ -164,12 +164,11 @@ def _incremented(
     """What arrived, laid on the customers' states; where these do not suffice, raw rows read again."""
     events = event_contract(config)
     customers = write_aside(customers_of(found, config))
-    held = states_in_step(spark, config)
-    all_states = None
-    if held is None:
-        held = all_states = write_aside(states_of(spark, config, read_table(spark, events, config.root)))
-    states = held.join(F.broadcast(customers), on="customer_id", how="left_semi")
-    states = write_aside(newest_states(states).coalesce(1))
+    states, all_states = states_in_step(spark, config, customers=customers), None
+    if states is None:
+        all_states = write_aside(states_of(spark, config, read_table(spark, events, config.root)))
+        states = all_states.join(F.broadcast(customers), on="customer_id", how="left_semi")
+    states = write_aside(states.coalesce(1))
     arrived = _arrived_rows(spark, config, batch, write_aside)
     again = write_aside(_to_read_again(spark, config, found, arrived, states).coalesce(1))
     compared = _read_again(spark, config, again, keep)
@@ -186,8 +185,13 @@ def _incremented(
     )
 
     present = read_table(spark, REJECTED, config.root)  # a refresh that was killed may have written them already
-    from_new_files = present.join(F.broadcast(new_rejected.select("file").distinct()), on="file", how="left_semi")
-    new_rejected = new_rejected.subtract(from_new_files.select(*REJECTED.column_names))
+    present = present.join(F.broadcast(new_rejected.select("file").distinct()), on="file", how="left_semi")
+    present = present.join(F.broadcast(again), on=_same_rows(present, again), how="left_anti")
+    present = keep(present.select(*REJECTED.column_names))
+    rejected = Change(
+        keep(compared.rejected.removed.unionByName(present.subtract(new_rejected))),
+        keep(compared.rejected.added.unionByName(new_rejected.subtract(present))),
+    )
 
     new_states = write_aside(_new_states(spark, config, again, changed, states, incremented))
     if all_states is not None:
@@ -196,7 +200,7 @@ def _incremented(
     return Changes(
         events=changed,
         profiles=Change(compared.profiles.removed, keep(compared.profiles.added.unionByName(new_profiles))),
-        rejected=Change(compared.rejected.removed, keep(compared.rejected.added.unionByName(new_rejected))),
+        rejected=rejected,
         states=new_states,
         states_of_all=all_states is not None,
     )

@@ -8,7 +8,6 @@ from pyspark.sql import DataFrame, SparkSession
 
 from caspr_spark.config import Config
 from caspr_spark.errors import UnsafeError
-from caspr_spark.events.states import newest_states
 from caspr_spark.tables import read_table, table_version
 from pipelines.build_events import build_events
 from pipelines.contracts import event_contract
@@ -22,7 +21,7 @@ def states_found(spark: SparkSession, config: Config) -> list[Any]:
     """The states that hold, as lists that do not depend on any order."""
     states = states_in_step(spark, config)
     assert states is not None
-    return shown_states(newest_states(states).where("num_events > 0"))
+    return shown_states(states.where("num_events > 0"))
 
 
 def states_of_events(spark: SparkSession, config: Config) -> list[Any]:
