@@ -19,6 +19,10 @@ class GateError(CasprError):
     exit_code = 3
 
 
+class SchemaError(GateError):
+    """The raw files do not have the declared columns, or cannot be read together; nothing was written."""
+
+
 class DriftAlert(CasprError):  # noqa: N818  (the run did not fail)
     """The run was published; its vectors moved further than the configuration allows."""
 

@@ -22,6 +22,7 @@ from caspr_spark.events.arrivals import (
     write_position,
 )
 from caspr_spark.events.increment import changes_of, increment, rows_to_read_again
+from caspr_spark.events.raw import RawTable
 from caspr_spark.events.rows import DUPLICATE, rejected_rows
 from caspr_spark.events.sources import JudgedTable, judged_tables
 from caspr_spark.events.states import customer_states, grown_states
@@ -258,7 +259,7 @@ def _to_read_again(
     again.append(was_there.select(F.col("profile").alias("source"), "customer_id"))
     for name, arrival in found.items():
         if arrival.gone is not None:
-            theirs = customers_of({name: Arrivals(added=arrival.gone)}, config)
+            theirs = customers_of({name: Arrivals(added=RawTable(arrival.gone))}, config)
             again.append(theirs.select(F.lit(name).alias("source"), "customer_id"))
     return reduce(DataFrame.unionAll, again).distinct()
 

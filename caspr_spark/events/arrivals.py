@@ -14,7 +14,8 @@ from pyspark.sql import functions as F
 
 from caspr_spark.config import Config, InputTable
 from caspr_spark.errors import ConfigError, UnsafeError
-from caspr_spark.events.raw import maps_as_text, quoted, raw_rows, table_location, with_origin
+from caspr_spark.events.places import table_files, table_location
+from caspr_spark.events.raw import RawTable, maps_as_text, quoted, raw_table, with_origin
 from caspr_spark.lineage import fingerprint
 from caspr_spark.tables import is_missing_file
 
@@ -54,7 +55,7 @@ class Position(BaseModel):
 class Arrivals:
     """What one raw table has that was not taken: rows added, and rows that are no more as they were."""
 
-    added: DataFrame
+    added: RawTable
     gone: DataFrame | None = None
 
 
@@ -105,7 +106,7 @@ def customers_of(arrived: Mapping[str, Arrivals], config: Config) -> DataFrame:
     ids = [
         rows.select(F.col(quoted(config.activity_tables[name].entity)).cast("string").alias("customer_id"))
         for name, found in arrived.items()
-        for rows in (found.added, found.gone)
+        for rows in (found.added.rows, found.gone)
         if rows is not None
     ]
     return reduce(DataFrame.unionAll, ids).distinct()
@@ -151,17 +152,7 @@ def _input_position(spark: SparkSession, table: InputTable, where: str) -> Input
         assert newest is not None
         assert detail is not None
         return InputPosition(kind="delta", table_id=detail["id"], version=newest["version"])
-    hadoop_path = spark._jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
-    file_system = hadoop_path.getFileSystem(spark._jsc.hadoopConfiguration())
-    found = {}
-    for top in file_system.globStatus(hadoop_path) or []:
-        files = file_system.listFiles(top.getPath(), True)
-        while files.hasNext():
-            status = files.next()
-            name = status.getPath().getName()
-            if not name.startswith(("_", ".")):  # Spark does not read these
-                found[status.getPath().toString()] = (status.getLen(), status.getModificationTime())
-    return InputPosition(kind="files", files=dict(sorted(found.items())))
+    return InputPosition(kind="files", files=table_files(spark, table, where))
 
 
 def _arrived(
@@ -174,7 +165,7 @@ def _arrived(
     if changed := [path for path, state in before.files.items() if now.files.get(path) != state]:
         return f"{where}: {len(changed)} files were changed or removed, e.g. {changed[0]}"
     new = [path for path in now.files if path not in before.files]
-    return Arrivals(added=raw_rows(spark, table, where=where, files=new))
+    return Arrivals(added=raw_table(spark, table, where=where, files=new))
 
 
 def _changes(
@@ -206,4 +197,4 @@ def _changes(
     rows = maps_as_text(with_origin(feed, F.lit(location)))
     kept = rows.where(F.col(_CHANGE).isin("insert", "update_postimage"))
     gone = rows.where(F.col(_CHANGE).isin("delete", "update_preimage"))
-    return Arrivals(added=kept.drop(*_CHANGE_COLUMNS), gone=gone.drop(*_CHANGE_COLUMNS))
+    return Arrivals(added=RawTable(kept.drop(*_CHANGE_COLUMNS)), gone=gone.drop(*_CHANGE_COLUMNS))

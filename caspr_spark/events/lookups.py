@@ -5,7 +5,8 @@ from pyspark.sql import functions as F
 
 from caspr_spark.config import Lookup
 from caspr_spark.errors import CasprError
-from caspr_spark.events.raw import CORRUPT, FILE, quoted
+from caspr_spark.events.file_schemas import CORRUPT
+from caspr_spark.events.raw import FILE, quoted
 
 
 def with_lookup(rows: DataFrame, table: DataFrame, *, lookup: Lookup, where: str) -> DataFrame:

@@ -14,7 +14,8 @@ from pyspark.sql.types import ArrayType, BooleanType, DataType, NumericType, Str
 
 from caspr_spark.config import Attribute, Check, Time
 from caspr_spark.errors import ConfigError
-from caspr_spark.events.raw import CORRUPT, FILE, first_line, quoted
+from caspr_spark.events.file_schemas import CORRUPT
+from caspr_spark.events.raw import FILE, first_line, quoted
 
 DUPLICATE = "duplicate"
 RAW = "raw_row"
@@ -29,12 +30,14 @@ def typed_rows(
 ) -> DataFrame:
     """Raw rows with customer_id, event_time, one typed column an attribute and `num_unreadable_numbers` beside them.
 
-    The raw row itself is kept in the struct `raw_row`; raw columns of the same name as a typed one give way to it.
+    The raw row itself is kept in the struct `raw_row`, its columns ordered by name: its hash and its JSON pass over
+    nulls, so that neither depends on the other files that were read. Raw columns of the same name as a typed one give
+    way to it.
 
     Raises:
         ConfigError: an expression does not fit the table.
     """
-    raw_columns = [name for name in raw.columns if name not in (CORRUPT, FILE)]
+    raw_columns = sorted(name for name in raw.columns if name not in (CORRUPT, FILE))
     problems: list[str] = []
     values: dict[str, Column] = {}
     unreadable = F.lit(0)

@@ -1,6 +1,6 @@
 """Every declared source and profile, opened: filtered, looked up, typed and judged; all mistakes at once."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyspark.errors import AnalysisException
@@ -8,10 +8,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark.config import Check, Config, Profile, Source
-from caspr_spark.errors import ConfigError
+from caspr_spark.errors import ConfigError, SchemaError
+from caspr_spark.events.file_schemas import CORRUPT, FileSchema
 from caspr_spark.events.lookups import with_lookup
-from caspr_spark.events.raw import CORRUPT, first_line, missing_columns, quoted, raw_rows
+from caspr_spark.events.raw import RawTable, first_line, missing_columns, quoted, raw_table
 from caspr_spark.events.rows import judged_rows, typed_rows
+
+Schemas = Mapping[str, Sequence[FileSchema]]  # where a table is declared, e.g. sources.visits -> of its files
 
 _WANTED = "wanted_customer_id"
 
@@ -30,31 +33,36 @@ def judged_tables(
     spark: SparkSession,
     config: Config,
     *,
-    arrived: Mapping[str, DataFrame] | None = None,
+    schemas: Schemas | None = None,
+    arrived: Mapping[str, RawTable] | None = None,
     only: Collection[str] | None = None,
     customers: DataFrame | None = None,
 ) -> dict[str, JudgedTable]:
     """Source or profile name -> its judged rows, in the order of the configuration.
 
+    `schemas`: those of the raw files, where they are known (`Position.schemas`).
     `arrived`: raw rows that stand for the whole table; tables without an entry are left out. `only`: these tables.
     `customers`: source, customer_id; only the rows of these. A null customer stands for rows that name nobody.
 
     Raises:
-        ConfigError: tables, columns or expressions that are not there, all of them together.
+        ConfigError: tables or expressions that are not there, all of them together, and what follows.
+        SchemaError: columns that are not there or do not fit together, in all tables.
     """
-    problems: list[str] = []
+    schemas, problems = schemas or {}, []
     judged = {}
     for name, table in config.activity_tables.items():
         if (arrived is not None and name not in arrived) or (only is not None and name not in only):
             continue
         try:
-            rows = arrived[name] if arrived else raw_rows(spark, table, where=table_key(name, table))
+            where = table_key(name, table)
+            raw = arrived[name] if arrived else raw_table(spark, table, where=where, schemas=schemas.get(where))
             theirs = customers.where(F.col("source") == name) if customers is not None else None
-            judged[name] = _judged(spark, name, table, rows, theirs, config.events.checks)
-        except ConfigError as error:
-            problems.append(str(error))
+            judged[name] = _judged(spark, name, table, raw, schemas, theirs, config.events.checks)
+        except (ConfigError, SchemaError) as error:
+            problems.append(error)
     if problems:
-        raise ConfigError("the tables are not as declared:\n" + "\n".join(problems))
+        kind = SchemaError if all(isinstance(error, SchemaError) for error in problems) else ConfigError
+        raise kind("the tables are not as declared:\n" + "\n".join(map(str, problems)))
     return judged
 
 
@@ -67,13 +75,14 @@ def _judged(
     spark: SparkSession,
     name: str,
     table: Source | Profile,
-    rows: DataFrame,
+    raw: RawTable,
+    schemas: Schemas,
     customers: DataFrame | None,
     common: dict[str, Check],
 ) -> JudgedTable:
-    where = table_key(name, table)
+    where, rows = table_key(name, table), raw.rows
     if customers is not None:
-        _demand(rows, [(f"{where}.entity", table.entity)])
+        _demand(raw, [(f"{where}.entity", table.entity)])
         theirs = F.broadcast(customers.select(F.col("customer_id").alias(_WANTED)))  # the raw table may use that name
         is_theirs = rows[quoted(table.entity)].cast("string").eqNullSafe(theirs[_WANTED])
         rows = rows.join(theirs, on=is_theirs, how="left_semi")
@@ -84,12 +93,14 @@ def _judged(
         key, checks = table.key, {**common, **table.checks}
         for lookup_name, lookup in table.lookups.items():
             place = f"{where}.lookups.{lookup_name}"
-            other = raw_rows(spark, lookup, where=place)
-            _demand(rows, [(f"{place}.on", ours) for ours in lookup.on])
+            other = raw_table(spark, lookup, where=place, schemas=schemas.get(place))
+            if other.unreadable:
+                raise SchemaError(f"  - {place}: files cannot be read: {other.unreadable}")
+            _demand(raw._replace(rows=rows), [(f"{place}.on", ours) for ours in lookup.on])
             _demand(other, [(f"{place}.on", column) for column in lookup.on.values()])
             _demand(other, [(f"{place}.columns", column) for column in lookup.columns.values()])
-            rows = with_lookup(rows, other, lookup=lookup, where=place)
-    _demand(rows, _wanted(table, where))
+            rows = with_lookup(rows, other.rows, lookup=lookup, where=place)
+    _demand(raw._replace(rows=rows), _wanted(table, where))
     if time is None:  # a profile that always held has no time to check
         checks = {check: declared for check, declared in checks.items() if "event_time" not in declared.rule}
     typed = typed_rows(rows, where=where, entity=table.entity, time=time, attributes=table.attributes)
@@ -124,6 +135,6 @@ def _wanted(table: Source | Profile, where: str) -> list[tuple[str, str]]:
     return wanted
 
 
-def _demand(rows: DataFrame, wanted: list[tuple[str, str]]) -> None:
-    if problems := missing_columns(rows, wanted):
-        raise ConfigError("\n".join(f"  - {line}" for line in problems))
+def _demand(table: RawTable, wanted: list[tuple[str, str]]) -> None:
+    if problems := missing_columns(table, wanted):
+        raise SchemaError("\n".join(f"  - {line}" for line in problems))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from caspr_spark.errors import CasprError, ConfigError
+from caspr_spark.errors import CasprError, ConfigError, SchemaError
 from caspr_spark.events.activities import activities, with_sessions
 from caspr_spark.events.arrivals import current_position
 from caspr_spark.events.sources import judged_tables
@@ -22,23 +22,25 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path / "visits.csv"
 
 
-def complaint(spark: SparkSession, folder: Path, sources: dict[str, Any], **sections: Any) -> str:
-    config = config_of(folder, LENIENT, sources=sources, **sections)
+def complaint(
+    spark: SparkSession, folder: Path, sources: dict[str, Any], *, kind: type[CasprError] = ConfigError
+) -> str:
+    config = config_of(folder, LENIENT, sources=sources)
 
     def opened() -> None:  # what the step does first
         current_position(spark, config, version="1")
         judged_tables(spark, config)
 
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(kind) as error:
         opened()
-    assert error.value.exit_code == 2
+    assert error.value.exit_code == (3 if kind is SchemaError else 2)
     assert "Exception" not in str(error.value)
     return str(error.value)
 
 
 def test_f32_missing_columns_are_all_named_with_what_is_there(spark: SparkSession, tmp_path: Path, raw: Path) -> None:
     first = visits(raw, time={"column": "booked_at"}, key=["id", "line"], attributes={"spend": {"kind": "numerical"}})
-    found = complaint(spark, tmp_path, {"first": first, "second": visits(raw, entity="household")})
+    found = complaint(spark, tmp_path, {"first": first, "second": visits(raw, entity="household")}, kind=SchemaError)
 
     there = "is not in the table (it has: id, customer, at, amount)"
     assert found.splitlines() == [
