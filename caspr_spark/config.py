@@ -197,6 +197,10 @@ class EventsSection(Section):
     """For the rows of every source, in this order; a row's reason is the first that it breaks."""
     gate: dict[Name, Expectation]
     """For the finished events, before they are published."""
+    on_new_column: OnFail
+    """A column that is not declared and that earlier files, or others, do not have. warn: it is named and ignored."""
+    on_unreadable_file: OnFail
+    """A file that cannot be read at all. warn: it is named and becomes a row of `rejected`; the others are used."""
 
 
 class SequencesSection(Section):

@@ -9,8 +9,9 @@ from caspr_spark import __version__
 from caspr_spark.config import Config
 from caspr_spark.disk import Keep, kept_on_disk
 from caspr_spark.events.activities import activities, with_sessions
-from caspr_spark.events.arrivals import current_position, write_position
+from caspr_spark.events.arrivals import current_position, taken_position, write_position
 from caspr_spark.events.rows import rejected_rows
+from caspr_spark.events.schema_changes import schema_warnings
 from caspr_spark.events.sources import JudgedTable, judged_tables
 from caspr_spark.events.timeline import profile_rows, timeline
 from caspr_spark.tables import last_commit_notes, write_table
@@ -34,17 +35,20 @@ def build_events(spark: SparkSession, config: Config, as_of: datetime) -> Summar
     What later refreshes need to know of each customer goes to `customer_states`.
 
     Raises:
-        ConfigError: a declared table or column is not there (all of them are named at once).
+        ConfigError: a declared table is not there (all of them are named at once).
+        SchemaError: a declared column is not there, files do not fit together, or a change that is to stop the run.
         GateError: a check declared as `stop` failed.
     """
-    now = current_position(spark, config, version=__version__)
-    made_from = now.fingerprint
     last = last_commit_notes(spark, event_contract(config), config.root)
+    taken = taken_position(config.root, last)
+    now = current_position(spark, config, version=__version__, taken=taken)
+    made_from = now.fingerprint
     if made_from is not None and last.get("made_from") == made_from:
         numbers = last["numbers"]
         return Summary("events", numbers["rows_read"], numbers["events"], changed=False)
 
-    tables = judged_tables(spark, config)
+    warnings = schema_warnings(config, taken, now)
+    tables = judged_tables(spark, config, schemas=now.schemas)
     with kept_on_disk() as keep:
         for table in tables.values():
             keep(table.rows)
@@ -65,9 +69,8 @@ def build_events(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         }
         in_time = made.events.repartitionByRange("event_time")  # a refresh then passes over files of other months
         write_table(in_time, event_contract(config), config.root, made_from=name, numbers=numbers)  # last: it says done
-    return Summary(
-        "events", numbers["rows_read"], numbers["events"], tuple(notes_of(tables, endings, num_cut, verdicts))
-    )
+    notes = notes_of(tables, endings, num_cut, verdicts) + warnings
+    return Summary("events", numbers["rows_read"], numbers["events"], tuple(notes))
 
 
 class MadeTables(NamedTuple):

@@ -31,7 +31,7 @@ def plan_refresh(spark: SparkSession, config: Config, as_of: datetime) -> Summar
             f"{config.root}: no run was published as of {as_of.isoformat()} or before; run full-build first"
         )
     taken = read_position(config.root, last["position"])
-    now = current_position(spark, config, version=__version__)
+    now = current_position(spark, config, version=__version__, taken=taken)
     notes = [f"from {previous.as_of.isoformat()} (run {previous.run_id}) to {as_of.isoformat()}"]
     notes += [
         line

@@ -15,15 +15,17 @@ from caspr_spark.errors import CasprError
 from caspr_spark.events.activities import activities
 from caspr_spark.events.arrivals import (
     Arrivals,
+    Position,
     arrivals,
     current_position,
     customers_of,
-    read_position,
+    taken_position,
     write_position,
 )
 from caspr_spark.events.increment import changes_of, increment, rows_to_read_again
 from caspr_spark.events.raw import RawTable
 from caspr_spark.events.rows import DUPLICATE, rejected_rows
+from caspr_spark.events.schema_changes import schema_warnings
 from caspr_spark.events.sources import JudgedTable, judged_tables
 from caspr_spark.events.states import customer_states, grown_states
 from caspr_spark.events.timeline import profile_rows, timeline
@@ -81,25 +83,29 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
 
     Raises:
         CasprError: there are no events yet.
-        ConfigError: a declared table or column is not there.
+        ConfigError: a declared table is not there.
+        SchemaError: as for `build_events`, or a column's type was narrowed.
         GateError: a check declared as `stop` failed on what arrived.
         UnsafeError: a source was replaced, or its changes are no longer kept.
     """
     last = last_commit_notes(spark, event_contract(config), config.root)
-    if "position" not in last.get("numbers", {}):
+    taken = taken_position(config.root, last)
+    if taken is None:
         raise CasprError(f"{config.root}: there are no events to refresh; run full-build first")
-    now = current_position(spark, config, version=__version__)
+    now = current_position(spark, config, version=__version__, taken=taken)
     if now.fingerprint is not None and last["made_from"] == now.fingerprint:
         return Summary("events", 0, 0, ("nothing arrived",), changed=False)
 
+    warnings = schema_warnings(config, taken, now)
     found: dict[str, Arrivals] | str = "asked to compare all customers"
     if not compare_all:
-        found = arrivals(spark, config, read_position(config.root, last["numbers"]["position"]), now)
+        found = arrivals(spark, config, taken, now)
     with kept_on_disk() as keep, written_aside(config.root) as write_aside:
         if isinstance(found, str):
-            batch = judged_tables(spark, config)
+            batch = judged_tables(spark, config, schemas=now.schemas)
         else:
-            batch = judged_tables(spark, config, arrived={name: arrived.added for name, arrived in found.items()})
+            new_rows = {name: arrived.added for name, arrived in found.items()}
+            batch = judged_tables(spark, config, schemas=now.schemas, arrived=new_rows)
         for table in batch.values():
             keep(table.rows)
         endings = counted_endings(batch)
@@ -110,7 +116,7 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
             gate = config.events.gate
             notes.append(f"every customer was compared: {found}")
         else:
-            changes = _incremented(spark, config, batch, found, keep, write_aside)
+            changes = _incremented(spark, config, now, batch, found, keep, write_aside)
             # what is said of the whole table does not hold for some rows
             gate = {n: e for n, e in config.events.gate.items() if not e.expectation.startswith("ExpectTable")}
             _count_repeats(endings, {n for n, arrived in found.items() if arrived.gone is None}, changes.rejected)
@@ -137,7 +143,7 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
             numbers=numbers,
             near="event_time",
         )
-    notes = notes_of(batch, endings, num_cut, verdicts) + notes
+    notes = notes_of(batch, endings, num_cut, verdicts) + warnings + notes
     notes += [f"{num_added:,} events added or changed, {num_removed:,} removed or changed"]
     return Summary("events", num_rows(endings), num_added, tuple(notes))
 
@@ -157,6 +163,7 @@ def _all_compared(spark: SparkSession, config: Config, tables: dict[str, JudgedT
 def _incremented(
     spark: SparkSession,
     config: Config,
+    now: Position,
     batch: dict[str, JudgedTable],
     found: Mapping[str, Arrivals],
     keep: Keep,
@@ -172,7 +179,7 @@ def _incremented(
     states = write_aside(states.coalesce(1))
     arrived = _arrived_rows(spark, config, batch, write_aside)
     again = write_aside(_to_read_again(spark, config, found, arrived, states).coalesce(1))
-    compared = _read_again(spark, config, again, keep)
+    compared = _read_again(spark, config, now, again, keep)
 
     new_events, new_profiles, new_rejected = (
         rows.join(F.broadcast(again), on=_same_rows(rows, again), how="left_anti") for rows in arrived
@@ -264,14 +271,14 @@ def _to_read_again(
     return reduce(DataFrame.unionAll, again).distinct()
 
 
-def _read_again(spark: SparkSession, config: Config, again: DataFrame, keep: Keep) -> Differences:
+def _read_again(spark: SparkSession, config: Config, now: Position, again: DataFrame, keep: Keep) -> Differences:
     """The rows of these customers in these raw tables against what our tables have of them."""
     contracts = (event_contract(config), profile_contract(config), REJECTED)
     names = {row["source"] for row in again.select("source").distinct().collect()}
     if not names:
         nothing = [Change(empty_table(spark, contract), empty_table(spark, contract)) for contract in contracts]
         return Differences(*nothing)
-    tables = judged_tables(spark, config, only=names, customers=again)
+    tables = judged_tables(spark, config, schemas=now.schemas, only=names, customers=again)
     for table in tables.values():
         keep(table.rows)
     made = made_tables(spark, config, tables, keep)

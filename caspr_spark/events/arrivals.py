@@ -1,24 +1,28 @@
 """How far the raw tables were taken, and what arrived since: by files and Delta versions, never by a clock."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from delta.tables import DeltaTable
 from pydantic import BaseModel, ConfigDict
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import NullType
 
 from caspr_spark.config import Config, InputTable
-from caspr_spark.errors import ConfigError, UnsafeError
+from caspr_spark.errors import ConfigError, SchemaError, UnsafeError
+from caspr_spark.events.columns import FileSchema, merged_columns, narrowed_columns, of_files
+from caspr_spark.events.file_schemas import file_schemas, has_schema_in_file
 from caspr_spark.events.places import table_files, table_location
-from caspr_spark.events.raw import RawTable, maps_as_text, quoted, raw_table, with_origin
+from caspr_spark.events.raw import RawTable, cannot_open, maps_as_text, quoted, raw_table, with_origin
 from caspr_spark.lineage import fingerprint
 from caspr_spark.tables import is_missing_file
 
+_NARROWED = "  the source's types were narrowed; if that is meant, run refresh with --compare-all"
 _CHANGE = "_change_type"
 _CHANGE_COLUMNS = (_CHANGE, "_commit_version", "_commit_timestamp")
 
@@ -31,8 +35,15 @@ class InputPosition(BaseModel):
     kind: Literal["files", "delta", "unknown"]
     files: dict[str, tuple[int, int]] = {}
     """Path -> size in bytes, time of last change in milliseconds."""
+    schemas: tuple[FileSchema, ...] = ()
+    """What columns the files have: follows from the files, and is kept so that each is looked at once."""
     table_id: str = ""
     version: int = -1
+
+    def is_at(self, other: "InputPosition") -> bool:
+        """True where the two have the same rows."""
+        ours, theirs = self.model_copy(update={"schemas": ()}), other.model_copy(update={"schemas": ()})
+        return ours == theirs and self.kind != "unknown"
 
 
 class Position(BaseModel):
@@ -48,7 +59,13 @@ class Position(BaseModel):
         """Equal while tables, declaration and program are; None where that cannot be told."""
         if any(place.kind == "unknown" for place in self.inputs.values()):
             return None
-        return fingerprint(declared=self.declared, inputs=self.model_dump_json(include={"inputs"}))
+        inputs = {where: place.model_dump(exclude={"schemas"}) for where, place in self.inputs.items()}
+        return fingerprint(declared=self.declared, inputs=inputs)
+
+    @property
+    def schemas(self) -> dict[str, tuple[FileSchema, ...]]:
+        """Where a table of files is declared -> what columns they have."""
+        return {where: place.schemas for where, place in self.inputs.items() if place.kind == "files"}
 
 
 @dataclass(frozen=True)
@@ -59,14 +76,21 @@ class Arrivals:
     gone: DataFrame | None = None
 
 
-def current_position(spark: SparkSession, config: Config, *, version: str) -> Position:
-    """Where the raw tables stand now. `version` is the program's: another one may read the same rows differently."""
+def current_position(spark: SparkSession, config: Config, *, version: str, taken: Position | None = None) -> Position:
+    """Where the raw tables stand now. `version` is the program's: another one may read the same rows differently.
+
+    What columns the files have is read of those only that `taken` does not know.
+    """
     declared = fingerprint(
         declared=config.model_dump(include={"sources", "profiles", "events"}, mode="json"), version=version
     )
+    known = taken.inputs if taken is not None and taken.declared == declared else {}
     return Position(
         declared=declared,
-        inputs={where: _input_position(spark, table, where) for where, table in input_tables(config).items()},
+        inputs={
+            where: _input_position(spark, table, where, known.get(where))
+            for where, table in input_tables(config).items()
+        },
     )
 
 
@@ -83,6 +107,7 @@ def arrivals(spark: SparkSession, config: Config, taken: Position, now: Position
     """Source or profile name -> what arrived between the two positions; or why only a look at all rows can tell.
 
     Raises:
+        SchemaError: a column has a narrower type in new files than in all before, or one that does not fit.
         UnsafeError: a Delta table was replaced by another, or no longer has the changes since it was taken.
     """
     if taken.declared != now.declared:
@@ -90,7 +115,7 @@ def arrivals(spark: SparkSession, config: Config, taken: Position, now: Position
     found: dict[str, Arrivals] = {}
     for where, table in input_tables(config).items():
         before, present = taken.inputs[where], now.inputs[where]
-        if before == present and present.kind != "unknown":
+        if present.is_at(before):
             continue
         if ".lookups." in where:
             return f"{where} changed, which may change rows of any age"
@@ -129,6 +154,12 @@ def read_position(root: str, name: str) -> Position:
     return Position.model_validate_json(_position_path(root, name).read_text())
 
 
+def taken_position(root: str, notes: Mapping[str, Any]) -> Position | None:
+    """The position that a commit of `events` with these notes was made from; None where it has none."""
+    name = notes.get("numbers", {}).get("position")
+    return None if name is None else read_position(root, name)
+
+
 def remove_other_positions(root: str, name: str | None) -> None:
     """Delete the positions below `root` that no commit needs any more: all but this one."""
     for path in Path(root).glob("positions/*.json"):
@@ -140,7 +171,7 @@ def _position_path(root: str, name: str) -> Path:
     return Path(root) / "positions" / f"{name}.json"
 
 
-def _input_position(spark: SparkSession, table: InputTable, where: str) -> InputPosition:
+def _input_position(spark: SparkSession, table: InputTable, where: str, taken: InputPosition | None) -> InputPosition:
     if table.format in ("table", "jdbc"):
         return InputPosition(kind="unknown")
     path = table_location(table, where)
@@ -152,7 +183,17 @@ def _input_position(spark: SparkSession, table: InputTable, where: str) -> Input
         assert newest is not None
         assert detail is not None
         return InputPosition(kind="delta", table_id=detail["id"], version=newest["version"])
-    return InputPosition(kind="files", files=table_files(spark, table, where))
+    files = table_files(spark, table, where)
+    known: tuple[FileSchema, ...] = ()
+    if taken is not None:
+        same = {path for path, state in taken.files.items() if files.get(path) == state}
+        if len(same) == len(taken.files) or has_schema_in_file(table, where):
+            known = of_files(taken.schemas, same)
+    try:
+        schemas = file_schemas(spark, table, where, list(files), known)
+    except AnalysisException as error:
+        raise cannot_open(error, table, where) from None
+    return InputPosition(kind="files", files=files, schemas=schemas)
 
 
 def _arrived(
@@ -165,7 +206,31 @@ def _arrived(
     if changed := [path for path, state in before.files.items() if now.files.get(path) != state]:
         return f"{where}: {len(changed)} files were changed or removed, e.g. {changed[0]}"
     new = [path for path in now.files if path not in before.files]
-    return Arrivals(added=raw_table(spark, table, where=where, files=new))
+    if reason := _retyped(table, where, before, now, new):
+        return reason
+    return Arrivals(added=raw_table(spark, table, where=where, schemas=now.schemas, files=new))
+
+
+def _retyped(
+    table: InputTable, where: str, before: InputPosition, now: InputPosition, new: Sequence[str]
+) -> str | None:
+    """Why rows taken before may now read differently: a column's type is wider, or another where types are inferred.
+
+    Raises:
+        SchemaError: types of the new files do not fit, or are narrower than all before.
+    """
+    is_text = table.format != "parquet"
+    known, present = (merged_columns(place.schemas, where, is_text=is_text) for place in (before, now))
+    if table.format == "parquet":
+        arrived = of_files(now.schemas, set(new))
+        if narrower := narrowed_columns(arrived, before.schemas, known):
+            raise SchemaError("\n".join([*(f"  - {where}: {line}" for line in narrower), _NARROWED]))
+    for field in known.fields:
+        found = present[field.name].dataType
+        if found != field.dataType and not isinstance(field.dataType, NullType):
+            was, is_now = field.dataType.simpleString(), found.simpleString()
+            return f"{where}: column '{field.name}' was {was} and is now {is_now}"
+    return None
 
 
 def _changes(

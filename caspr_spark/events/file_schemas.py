@@ -1,93 +1,119 @@
 """Which columns each raw file has: a CSV's header, a Parquet file's footer, what JSON lines hold; and which files
 cannot be read at all."""
 
-import json
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
-from pydantic import BaseModel, ConfigDict
 from pyspark.sql import SparkSession
-from pyspark.sql.types import NullType, StructField, StructType
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DataType, NullType, StructField, StructType
 
 from caspr_spark.config import InputTable
 from caspr_spark.errors import CasprError
+from caspr_spark.events.columns import FileSchema, merged_type, together, unlike_columns
 from caspr_spark.events.places import literal, reader_options
 
 CORRUPT = "corrupt_record"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_HEADER = 1 << 20  # bytes; a longer first line is cut, so that no file is read into the driver
 _DECODERS = ("org.apache.parquet.", "org.apache.hadoop.io.compress.", "java.util.zip.", "shaded.parquet.")
-_NULLS_ONLY = re.compile(r"^  \w+ \w+ (.+) \(UNKNOWN\)", re.MULTILINE)  # a field of a Parquet footer
 
 
-class FileSchema(BaseModel):
-    """Files that have the same columns, or that cannot be read for the same reason."""
-
-    model_config = ConfigDict(frozen=True)
-
-    files: tuple[str, ...]
-    columns_json: str = ""
-    error: str = ""
-    """Why the files cannot be read; empty where they can."""
-
-    @property
-    def columns(self) -> StructType:
-        """In the order of a CSV's header. Type void: the file holds only nulls and does not tell the type."""
-        return StructType.fromJson(json.loads(self.columns_json))
-
-
-def file_schemas(spark: SparkSession, table: InputTable, where: str, files: Sequence[str]) -> tuple[FileSchema, ...]:
+def file_schemas(
+    spark: SparkSession, table: InputTable, where: str, files: Sequence[str], known: Sequence[FileSchema] = ()
+) -> tuple[FileSchema, ...]:
     """What columns these files of the table have; files whose columns are alike stand together.
+
+    `known`: of some of these files, read earlier under the same declaration. The files beside them are looked at.
 
     Raises:
         CasprError: a file cannot be opened, for another reason than its content.
     """
-    if not files:
-        return ()
-    if table.format == "parquet":
-        heads, unreadable = _heads(files, lambda path: _footer(spark, path), where)
-    elif table.format == "csv":
-        files, broken = _decompressible(spark, files, where)
-        first_line = _first_line_reader(spark, reader_options(table, where))
-        heads, unreadable = _heads(files, first_line, where)
-        unreadable |= broken
-    else:
-        files, unreadable = _decompressible(spark, files, where)
-        heads = {"": list(files)} if files else {}
-    found: dict[str, list[str]] = {}
-    for head, alike in heads.items():
-        found.setdefault(_columns(spark, table, where, head, alike).json(), []).extend(alike)
-    readable = [FileSchema(files=tuple(alike), columns_json=columns) for columns, alike in found.items()]
-    return (*readable, *(FileSchema(files=(path,), error=error) for path, error in sorted(unreadable.items())))
+    seen = {path for schema in known for path in schema.files}
+    new = [path for path in files if path not in seen]
+    if not new:
+        return tuple(known)
+    if table.format == "csv" and not has_schema_in_file(table, where):
+        known, new = (), list(files)
+    broken = {} if table.format == "parquet" else _broken(spark, _compressed(spark, new), where)
+    unreadable = [FileSchema(files=(path,), error=error) for path, error in broken.items()]
+    new = [path for path in new if path not in broken]
+    if table.format == "json":
+        return (*_json_schemas(spark, table, where, new, known), *unreadable)
+    head_of = _footer_reader(spark) if table.format == "parquet" else _first_line_reader(spark, table, where)
+    heads, damaged = _heads(new, head_of, where)
+    unreadable += [FileSchema(files=(path,), error=error) for path, error in damaged.items()]
+    found = [
+        FileSchema(files=tuple(alike), columns_json=_columns(spark, table, where, alike).json())
+        for alike in heads.values()
+    ]
+    all_found = together([*known, *found, *unreadable])
+    return _with_void(spark, all_found) if table.format == "parquet" else all_found
 
 
-def of_files(schemas: Sequence[FileSchema], files: Collection[str]) -> tuple[FileSchema, ...]:
-    """The schemas of these files alone."""
-    chosen = [(schema, tuple(path for path in schema.files if path in files)) for schema in schemas]
-    return tuple(schema.model_copy(update={"files": paths}) for schema, paths in chosen if paths)
+def has_schema_in_file(table: InputTable, where: str) -> bool:
+    """True where a file's head tells its columns; otherwise they are inferred from the rows of all files together."""
+    is_asked_for = reader_options(table, where).get("inferschema", "false").lower() == "true"
+    return table.format == "parquet" or (table.format == "csv" and not is_asked_for)
 
 
-def unreadable_files(schemas: Sequence[FileSchema]) -> dict[str, str]:
-    """File that cannot be read -> why."""
-    return {path: schema.error for schema in schemas if schema.error for path in schema.files}
+def _json_schemas(
+    spark: SparkSession, table: InputTable, where: str, new: list[str], known: Sequence[FileSchema]
+) -> tuple[FileSchema, ...]:
+    """One schema of all JSON files. Where what is new would change a known column's type, all are looked at again, so
+    that the types are those that a look at all files at once gives."""
+    readable = [path for schema in known if not schema.error for path in schema.files]
+    kept = [schema for schema in known if schema.error]
+    before = next((schema.columns for schema in known if not schema.error), StructType())
+    columns: DataType | None = before
+    if new:
+        ours = {"dropfieldifallnull": "true"} if before.fields else {}  # nulls alone would be taken for text
+        columns = merged_type(before, _columns(spark, table, where, new, **ours))
+        if before.fields and _types(columns, before) != _types(before, before):
+            columns = _columns(spark, table, where, [*readable, *new])
+    if not readable and not new:
+        return tuple(kept)
+    assert isinstance(columns, StructType)
+    return (FileSchema(files=(*readable, *new), columns_json=columns.json()), *kept)
 
 
-def _columns(spark: SparkSession, table: InputTable, where: str, head: Any, files: list[str]) -> StructType:
+def _types(columns: DataType | None, like: StructType) -> dict[str, DataType]:
+    """Type of each column that `like` has; empty where there are no columns."""
+    fields = columns.fields if isinstance(columns, StructType) else []
+    return {field.name: field.dataType for field in fields if field.name in like.names}
+
+
+def _columns(spark: SparkSession, table: InputTable, where: str, files: list[str], **ours: str) -> StructType:
     """The columns that Spark finds in files of one head. A CSV's columns are text unless the options say otherwise."""
-    options = reader_options(table, where)
-    is_in_head = table.format != "json" and options.get("inferschema", "false").lower() != "true"
-    reader = spark.read.format(table.format).options(**options)
-    fields = reader.load(literal(files[:1] if is_in_head else files)).schema.fields
-    nulls_only = set(_NULLS_ONLY.findall(head)) if table.format == "parquet" else set()
+    reader = spark.read.format(table.format).options(**reader_options(table, where), **ours)
+    looked_at = files[:1] if has_schema_in_file(table, where) else files
+    fields = reader.load(literal(looked_at)).schema.fields
     return StructType(
-        [
-            StructField(field.name, NullType() if field.name in nulls_only else field.dataType)
-            for field in fields
-            if field.name not in (CORRUPT, "_corrupt_record")
-        ]
+        [StructField(field.name, field.dataType) for field in fields if field.name not in (CORRUPT, "_corrupt_record")]
     )
+
+
+def _with_void(spark: SparkSession, schemas: tuple[FileSchema, ...]) -> tuple[FileSchema, ...]:
+    """The schemas of Parquet files, where types that do not fit with the others' are void if the column has no value.
+
+    Writers that see only nulls, or empty lists, choose some type: pandas an integer.
+    """
+    unlike = unlike_columns(schemas)
+    return together([_with_void_columns(spark, schema, unlike) for schema in schemas]) if unlike else schemas
+
+
+def _with_void_columns(spark: SparkSession, schema: FileSchema, names: list[str]) -> FileSchema:
+    fields = []
+    for field in schema.columns.fields:
+        if field.name in names:
+            column = F.col("`" + field.name.replace("`", "``") + "`")
+            is_list = isinstance(field.dataType, ArrayType)
+            has_value = F.exists(column, lambda item: item.isNotNull()) if is_list else column.isNotNull()
+            if spark.read.parquet(*literal(schema.files)).where(has_value).isEmpty():
+                field = StructField(field.name, NullType())
+        fields.append(field)
+    return schema.model_copy(update={"columns_json": StructType(fields).json()}) if fields else schema
 
 
 def _heads(
@@ -109,13 +135,14 @@ def _heads(
     return heads, unreadable
 
 
-def _first_line_reader(spark: SparkSession, options: Mapping[str, str]) -> Callable[[str], Any]:
+def _first_line_reader(spark: SparkSession, table: InputTable, where: str) -> Callable[[str], Any]:
     """A function that gives what tells the columns of a CSV file: its header as it is written, or their number.
 
     It passes over empty lines and comments, as Spark does; None for a file without any line.
     """
     hadoop, configuration = spark._jvm.org.apache.hadoop, spark._jsc.hadoopConfiguration()  # type: ignore[union-attr]
     codecs = hadoop.io.compress.CompressionCodecFactory(configuration)
+    options = reader_options(table, where)
     comment = options.get("comment", "").encode()
     separator = options.get("sep", options.get("delimiter", ",")).encode()
     has_header = options["header"].lower() == "true"
@@ -137,34 +164,42 @@ def _first_line_reader(spark: SparkSession, options: Mapping[str, str]) -> Calla
     return first_line
 
 
-def _footer(spark: SparkSession, path: str) -> str:
-    """The columns in a Parquet file's footer, and what Spark noted there of them."""
+def _footer_reader(spark: SparkSession) -> Callable[[str], Any]:
+    """A function that gives the columns in a Parquet file's footer, and what Spark noted there of them."""
     parquet = spark._jvm.org.apache.parquet  # type: ignore[union-attr]
-    place = spark._jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
+    to_path, configuration = spark._jvm.org.apache.hadoop.fs.Path, spark._jsc.hadoopConfiguration()  # type: ignore[union-attr]
     no_row_groups = parquet.format.converter.ParquetMetadataConverter.SKIP_ROW_GROUPS
-    footer = parquet.hadoop.ParquetFileReader.readFooter(spark._jsc.hadoopConfiguration(), place, no_row_groups)
-    notes = footer.getFileMetaData().getKeyValueMetaData().get("org.apache.spark.sql.parquet.row.metadata")
-    return f"{footer.getFileMetaData().getSchema().toString()}{notes or ''}"
+
+    def footer(path: str) -> str:
+        found = parquet.hadoop.ParquetFileReader.readFooter(
+            configuration, to_path(path), no_row_groups
+        ).getFileMetaData()
+        notes = found.getKeyValueMetaData().get("org.apache.spark.sql.parquet.row.metadata")
+        return f"{found.getSchema().toString()}{notes or ''}"
+
+    return footer
 
 
-def _decompressible(spark: SparkSession, files: Sequence[str], where: str) -> tuple[list[str], dict[str, str]]:
-    """Text files that can be read to their end, and the others with the reason. Compressed ones are read once for it:
-    they bear no sign at their start that the end is missing, and a job that meets such a file fails."""
-    codecs = spark._jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(spark._jsc.hadoopConfiguration())  # type: ignore[union-attr]
-    to_path = spark._jvm.org.apache.hadoop.fs.Path  # type: ignore[union-attr]
-    compressed = [path for path in files if codecs.getCodec(to_path(path)) is not None]
-    broken = _broken(spark, compressed, where) if compressed else {}
-    return [path for path in files if path not in broken], broken
+def _compressed(spark: SparkSession, files: Sequence[str]) -> list[str]:
+    hadoop = spark._jvm.org.apache.hadoop  # type: ignore[union-attr]
+    codecs = hadoop.io.compress.CompressionCodecFactory(spark._jsc.hadoopConfiguration())
+    return [path for path in files if codecs.getCodec(hadoop.fs.Path(path)) is not None]
 
 
-def _broken(spark: SparkSession, files: list[str], where: str) -> dict[str, str]:
+def _broken(spark: SparkSession, compressed: list[str], where: str) -> dict[str, str]:
+    """Compressed text files that cannot be read to their end -> why.
+
+    They are read once for it: nothing at their start says that the end is missing, and a job that meets it fails.
+    """
+    if not compressed:
+        return {}
     try:
-        spark.read.text(literal(files)).count()
+        spark.read.text(literal(compressed)).count()
     except Py4JJavaError as error:
-        if len(files) == 1:
-            return {files[0]: _damage(error, files[0], where)}
-        middle = len(files) // 2
-        return _broken(spark, files[:middle], where) | _broken(spark, files[middle:], where)
+        if len(compressed) == 1:
+            return {compressed[0]: _damage(error, compressed[0], where)}
+        middle = len(compressed) // 2
+        return _broken(spark, compressed[:middle], where) | _broken(spark, compressed[middle:], where)
     return {}
 
 

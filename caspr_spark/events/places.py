@@ -81,8 +81,7 @@ def literal(paths: Iterable[str]) -> list[str]:
 
 def file_uri(spark: SparkSession, path: str) -> str:
     """A file's path as Spark writes it into a row's metadata."""
-    uri = spark._jvm.org.apache.hadoop.fs.Path(path).toUri().toString()  # type: ignore[union-attr]
-    return re.sub(r"^(\w+):/(?!/)", r"\1:///", uri)
+    return str(spark._jvm.org.apache.hadoop.fs.Path(path).toUri().toString())  # type: ignore[union-attr]
 
 
 def _is_folder(spark: SparkSession, location: str) -> bool:

@@ -10,9 +10,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import NullType, StringType, StructField, StructType
 
 from caspr_spark.config import InputTable
-from caspr_spark.errors import ConfigError, SchemaError
-from caspr_spark.events.columns import merged_columns
-from caspr_spark.events.file_schemas import CORRUPT, FileSchema, file_schemas, of_files, unreadable_files
+from caspr_spark.errors import CasprError, ConfigError, SchemaError
+from caspr_spark.events.columns import FileSchema, merged_columns, of_files, unreadable_files
+from caspr_spark.events.file_schemas import CORRUPT, file_schemas
 from caspr_spark.events.places import FILE_FORMATS, file_reader, literal, reader_options, table_files, table_location
 
 FILE = "raw_file"
@@ -56,8 +56,14 @@ def raw_table(
         else:
             opened = RawTable(_opened(spark, table, where))
     except AnalysisException as error:
-        raise ConfigError(f"{where}: cannot open {table.path or 'the table'}: {first_line(error)}") from None
+        raise cannot_open(error, table, where) from None
     return opened._replace(rows=maps_as_text(opened.rows))
+
+
+def cannot_open(error: AnalysisException, table: InputTable, where: str) -> CasprError:
+    """What to tell the user of Spark's refusal."""
+    kind = SchemaError if error.getCondition() == "COLUMN_ALREADY_EXISTS" else ConfigError  # names differ only in case
+    return kind(f"{where}: cannot open {table.path or 'the table'}: {first_line(error)}")
 
 
 def maps_as_text(rows: DataFrame) -> DataFrame:
@@ -82,7 +88,7 @@ def _files_opened(
 ) -> RawTable:
     if not schemas:  # Spark says what is wrong with the place
         file_reader(spark, table, where).load(table_location(table, where))
-    columns = merged_columns(schemas, where)
+    columns = merged_columns(schemas, where, is_text=table.format == "csv")
     readable = [schema for schema in schemas if not schema.error]
     if not readable:
         raise SchemaError(f"  - {where}: no file at {table.path} can be read: {unreadable_files(schemas)}")

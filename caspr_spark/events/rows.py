@@ -1,7 +1,7 @@
 """Raw rows read as activities: customer, time and attributes typed, and each row's ending decided.
 
 A row ends as taken, duplicate, or rejected by the first check that it breaks; `ending` is null, "duplicate" or the
-check's name.
+check's name. A file that cannot be read counts as one row, "unreadable_file".
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,6 +18,7 @@ from caspr_spark.events.file_schemas import CORRUPT
 from caspr_spark.events.raw import FILE, first_line, quoted
 
 DUPLICATE = "duplicate"
+UNREADABLE_FILE = "unreadable_file"
 RAW = "raw_row"
 _DATED = r"^\d{4}-"  # Spark reads a bare time of day as one of today
 _ZONED = r":\d{2}.*([A-Za-z]|[+-]\d{1,2}(:?\d{2})?)$"  # Z, an offset, or a name such as Europe/Berlin
@@ -132,6 +133,14 @@ def judged_rows(
     )
     repeated = reason.isNull() & (F.row_number().over(newest_first) > 1)
     return judged.withColumn("ending", F.when(repeated, DUPLICATE).otherwise(reason))
+
+
+def unreadable_rows(judged: DataFrame, files: Mapping[str, str]) -> DataFrame:
+    """A row for each file that cannot be read (-> why), rejected, in the columns of `judged`; it names no customer."""
+    known = {"ending": F.lit(UNREADABLE_FILE), FILE: F.col(FILE), CORRUPT: F.col(CORRUPT)}
+    known |= {f.name: F.lit(True) for f in judged.schema.fields if isinstance(f.dataType, BooleanType)}  # met_<check>
+    rows = judged.sparkSession.createDataFrame(sorted(files.items()), f"{FILE} string, {CORRUPT} string")
+    return rows.select(*[known.get(f.name, F.lit(None)).cast(f.dataType).alias(f.name) for f in judged.schema.fields])
 
 
 def rejected_rows(judged: DataFrame, *, source: str) -> DataFrame:

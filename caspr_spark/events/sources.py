@@ -9,10 +9,12 @@ from pyspark.sql import functions as F
 
 from caspr_spark.config import Check, Config, Profile, Source
 from caspr_spark.errors import ConfigError, SchemaError
-from caspr_spark.events.file_schemas import CORRUPT, FileSchema
+from caspr_spark.events.columns import FileSchema
+from caspr_spark.events.file_schemas import CORRUPT
 from caspr_spark.events.lookups import with_lookup
+from caspr_spark.events.places import file_uri
 from caspr_spark.events.raw import RawTable, first_line, missing_columns, quoted, raw_table
-from caspr_spark.events.rows import judged_rows, typed_rows
+from caspr_spark.events.rows import judged_rows, typed_rows, unreadable_rows
 
 Schemas = Mapping[str, Sequence[FileSchema]]  # where a table is declared, e.g. sources.visits -> of its files
 
@@ -100,12 +102,21 @@ def _judged(
             _demand(other, [(f"{place}.on", column) for column in lookup.on.values()])
             _demand(other, [(f"{place}.columns", column) for column in lookup.columns.values()])
             rows = with_lookup(rows, other.rows, lookup=lookup, where=place)
-    _demand(raw._replace(rows=rows), _wanted(table, where))
+    _demand(raw._replace(rows=rows), wanted_columns(table, where))
     if time is None:  # a profile that always held has no time to check
         checks = {check: declared for check, declared in checks.items() if "event_time" not in declared.rule}
     typed = typed_rows(rows, where=where, entity=table.entity, time=time, attributes=table.attributes)
     judged = judged_rows(typed, where=where, checks=checks, key=key, attributes=table.attributes)
+    if raw.unreadable:
+        unreadable = unreadable_rows(judged, {file_uri(spark, path): why for path, why in raw.unreadable.items()})
+        judged = judged.unionByName(unreadable if customers is None else _of_nobody(unreadable, customers))
     return JudgedTable(name, judged, checks, outside)
+
+
+def _of_nobody(rows: DataFrame, customers: DataFrame) -> DataFrame:
+    """The rows, which name no customer, if such rows are asked for."""
+    nobody = F.broadcast(customers.where("customer_id is null").select(F.lit(True).alias("is_asked_for")))
+    return rows.join(nobody, on=nobody["is_asked_for"], how="left_semi")
 
 
 def _filtered(rows: DataFrame, table: Source | Profile, where: str) -> tuple[DataFrame, int]:
@@ -119,7 +130,8 @@ def _filtered(rows: DataFrame, table: Source | Profile, where: str) -> tuple[Dat
         raise ConfigError(f"  - {where}.filter: {first_line(error)}") from None
 
 
-def _wanted(table: Source | Profile, where: str) -> list[tuple[str, str]]:
+def wanted_columns(table: Source | Profile, where: str) -> list[tuple[str, str]]:
+    """(Where it is declared, name) of each raw or looked-up column that is declared by its name."""
     wanted = [(f"{where}.entity", table.entity)]
     wanted += [
         (f"{where}.attributes.{name}", attribute.column or name)

@@ -82,7 +82,9 @@ def test_f60_f61_f62_arrivals_of_every_kind_give_what_a_full_build_gives(
 
     world.corrected_payment()
     world.deleted_payments()
-    refreshed()
+    world.orders_of_other_columns()
+    world.unreadable_accounts()
+    assert "accounts: 1 rows read = 0 taken + 0 duplicate + 1 rejected (unreadable_file 1)" in refreshed()
 
     world.rewritten_file()
     assert "every customer was compared: sources.orders: 1 files were changed or removed" in refreshed()

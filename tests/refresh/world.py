@@ -29,6 +29,7 @@ from tests.events.cases import LENIENT, config_of
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAYS = 60
 CUSTOMERS = [f"c{number}" for number in range(8)]
+_NO_PARQUET = b"PAR1 and no end"
 
 
 class World:
@@ -73,6 +74,17 @@ class World:
         """Lines that were there before, in another order and file."""
         lines = self.random.sample(self.orders, 5)
         self._write("orders", "csv", "\n".join(["order,line,customer,at,product,price", *lines]))
+
+    def orders_of_other_columns(self) -> None:
+        """Lines as another program writes them: known and new ones, in other columns and another order of them."""
+        lines = [line.split(",") for line in self.random.sample(self.orders, 3)]
+        lines.append([str(self.random.randrange(30)), "5", self.random.choice(CUSTOMERS), f"{START:%F %T}", "p9", "4"])
+        rows = [f"{price},{product},{who},x,{at},{line},{order}" for order, line, who, at, product, price in lines]
+        self._write("orders", "csv", "\n".join(["price,product,customer,coupon,at,line,order", *rows]))
+
+    def unreadable_accounts(self) -> None:
+        """A snapshot that ends in the middle."""
+        (self.folder / "accounts" / f"{self._next_name()}.parquet").write_bytes(_NO_PARQUET)
 
     def new_views(self, num_views: int = 10) -> None:
         """Page views of any age: late ones join or part sessions."""
@@ -141,6 +153,8 @@ class World:
             if kept != lines:
                 place.write_text("\n".join(kept) + "\n")
         for place in (self.folder / "accounts").glob("*.parquet"):
+            if place.read_bytes() == _NO_PARQUET:
+                continue
             accounts = pd.read_parquet(place)
             accounts[accounts["customer"] != customer].to_parquet(place, coerce_timestamps="us")
         DeltaTable.forPath(self.spark, self._payments).delete(F.col("customer_id") == customer)
@@ -157,8 +171,10 @@ class World:
         return [
             self.new_orders,
             self.repeated_orders,
+            self.orders_of_other_columns,
             self.new_views,
             self.new_accounts,
+            self.unreadable_accounts,
             self.new_payments,
             self.corrected_payment,
             self.deleted_payments,
