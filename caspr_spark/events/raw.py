@@ -19,10 +19,14 @@ FILE = "raw_file"
 
 
 class RawTable(NamedTuple):
-    """A raw table's rows, and what columns the files have that they come from; none where a table is no files."""
+    """A raw table's rows, and what columns the files have that they come from; none where a table is no files.
+
+    `file_columns`: those that any file of the table has; names of folders may give others.
+    """
 
     rows: DataFrame
     schemas: tuple[FileSchema, ...] = ()
+    file_columns: frozenset[str] = frozenset()
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -101,7 +105,7 @@ def _files_opened(
         own, paths = _read_together(table, readable)[0]
         parts = [_part(spark, table, where, paths, own, columns).limit(0)]
     rows = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), parts)
-    return RawTable(rows, tuple(asked))
+    return RawTable(rows, tuple(asked), frozenset(columns.names))
 
 
 def _read_together(table: InputTable, schemas: Sequence[FileSchema]) -> list[tuple[tuple[str, ...], list[str]]]:
@@ -151,13 +155,12 @@ def missing_columns(table: RawTable, wanted: Iterable[tuple[str, str]]) -> list[
     """For each (config key, column) whose column is not in all files of the table: a line that says so."""
     present = [name for name in table.rows.columns if name not in (CORRUPT, FILE)]
     readable = [schema for schema in table.schemas if not schema.error]
-    in_files = {name for schema in readable for name in schema.columns.names}
     lines = []
     for key, column in wanted:
         lacking = [schema for schema in readable if column not in schema.columns.names]
         if column not in present:
             lines.append(f"{key}: column '{column}' is not in the table (it has: {', '.join(present)})")
-        elif column in in_files and lacking:
+        elif column in table.file_columns and lacking:
             number, example = sum(len(schema.files) for schema in lacking), lacking[0]
             lines.append(
                 f"{key}: column '{column}' is not in {number:,} of the files, e.g. {example.files[0]} "
