@@ -301,6 +301,8 @@ class MaintainSection(Section):
     than two refreshes are apart. Not less than the week that Delta allows."""
     keep_sequences: Positive
     """Newest sequence folders that are kept."""
+    keep_models: Positive
+    """Newest checkpoints that are kept; the champion, the challenger and the champion before always are."""
 
 
 class MonitorSection(Section):

@@ -63,6 +63,19 @@ class Layout(_Record):
         """Ids an event takes in the `sets` array, all sets together."""
         return sum(attribute.max_values for attribute in self.sets)
 
+    def before_growth(self, earlier: "Layout") -> "Layout":
+        """This layout with no more ids an attribute than `earlier` has: a vocabulary grows by higher ids alone."""
+        fields = ("categorical", "sets", "profile_categorical")
+        known = {one.name: one.num_ids for field in fields for one in getattr(earlier, field)}
+        before = {
+            field: tuple(
+                one.model_copy(update={"num_ids": min(one.num_ids, known.get(one.name, one.num_ids))})
+                for one in getattr(self, field)
+            )
+            for field in fields
+        }
+        return self.model_copy(update=before)
+
 
 class Scaling(_Record):
     """Training statistics of one attribute; mean and deviation are of sign(x) * log1p(|x|), numericals only."""
@@ -84,19 +97,30 @@ class SequenceFile(_Record):
     sha256: str
 
 
-class SequenceManifest(_Record):
+class Fit(_Record):
+    """What a vocabulary and scaling make of events: what a model must know to read the sequences."""
+
+    layout: Layout
+    vocabulary_version: str
+    """Of ids and scaling together."""
+    grown_from: tuple[str, ...] = ()
+    """Versions that this one grew from, newest first: each of their ids means the same here."""
+    scaling: dict[str, Scaling]
+
+
+class SequenceManifest(Fit):
     """Everything about one set of sequences. `fingerprint` identifies the inputs they were made from."""
 
     as_of: datetime
     fingerprint: str
-    layout: Layout
-    vocabulary_version: str
-    scaling: dict[str, Scaling]
     files: tuple[SequenceFile, ...]
     lineage: dict[str, str | int]
     touched: str | None = None
     """Of a refresh: the Parquet folder, relative to the manifest's, of the customers (customer_id) that were looked at;
     those without a row in the files have no event before `as_of`. None: all customers were."""
+    previous_runs: dict[str, str] = {}
+    """Of a refresh: the models (model_version) whose vectors are due, each with the run_id that it goes on from; empty
+    where it has none yet."""
 
     @property
     def kind(self) -> Literal["full", "refresh"]:

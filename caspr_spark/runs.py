@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from caspr_spark.lineage import fingerprint
+from caspr_spark.manifest import SequenceManifest
 from caspr_spark.tables import column_types, last_commit_notes, read_table, table_exists, write_table
 from schemas.contract import Contract
 from schemas.runs import RUNS
@@ -36,6 +38,12 @@ class Run:
 def run_from_json(values: dict[str, Any]) -> Run:
     """The run of `Run.as_json`."""
     return Run(**{**values, "as_of": datetime.fromisoformat(values["as_of"])})
+
+
+def embedding_run_id(manifest: SequenceManifest, model_version: str) -> str:
+    """Equal sequences and an equal model give an equal run_id."""
+    inputs = fingerprint(sequences=manifest.fingerprint, vocabulary=manifest.vocabulary_version)
+    return f"{manifest.as_of:%Y%m%dT%H%M%SZ}-{model_version}-{inputs[:8]}"
 
 
 def record_run(spark: SparkSession, run: Run, root: str) -> None:

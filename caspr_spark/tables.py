@@ -68,7 +68,7 @@ def write_table(
     """
     path = table_path(contract, root)
     check_columns(table, contract, path)
-    notes = _notes(made_from, numbers)
+    notes = commit_notes(made_from, numbers)
     writer = table.select(*contract.column_names).write.format("delta").mode(mode).option("userMetadata", notes)
     for key, value in TABLE_PROPERTIES.items():
         writer = writer.option(key, value)
@@ -134,7 +134,7 @@ def committed_with(
     spark: SparkSession, *, made_from: str, numbers: dict[str, Any] | None = None, once: str | None = None
 ) -> Iterator[None]:
     """A MERGE inside carries these notes; `once` as in `write_table`."""
-    settings = {"spark.databricks.delta.commitInfo.userMetadata": _notes(made_from, numbers)}
+    settings = {"spark.databricks.delta.commitInfo.userMetadata": commit_notes(made_from, numbers)}
     if once is not None:
         settings["spark.databricks.delta.write.txnAppId"] = once
         settings["spark.databricks.delta.write.txnVersion"] = "1"
@@ -147,7 +147,8 @@ def committed_with(
             spark.conf.unset(key)
 
 
-def _notes(made_from: str, numbers: dict[str, Any] | None) -> str:
+def commit_notes(made_from: str, numbers: dict[str, Any] | None) -> str:
+    """What a commit of ours carries, as `last_commit_notes` reads it."""
     return json.dumps({"made_from": made_from, "numbers": numbers or {}})
 
 

@@ -3,19 +3,20 @@
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pyspark.sql import SparkSession
 from rich.markup import escape
 
 from caspr_spark import __version__
+from caspr_spark.aliases import known_model
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.errors import CasprError, ConfigError
@@ -25,6 +26,9 @@ from caspr_spark.simulate.bank.faults import FAULT_DESCRIPTIONS
 from jobs.console import TrainingBar, console, errors, reading_commands, shown_scores, shown_step, shown_table
 from pipelines.summary import Summary
 
+if TYPE_CHECKING:
+    from pipelines.scored_models import ModelStep
+
 app = typer.Typer(
     name="caspr-spark",
     help="Raw customer tables to customer embeddings. Each verb is a step; full-build runs them all.",
@@ -32,6 +36,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+models = typer.Typer(name="models", help="The models that are kept, and which of them is in use.", no_args_is_help=True)
+app.add_typer(models)
+
+
+class Alias(StrEnum):
+    """What a model can be."""
+
+    champion = "champion"
+    challenger = "challenger"
+
+
+class Retirable(StrEnum):
+    """What a model can cease to be; there is always a champion."""
+
+    challenger = "challenger"
 
 
 class Export(StrEnum):
@@ -51,6 +72,8 @@ AsOf = Annotated[
         "--as-of", help="End of the interval, exclusive, with a zone: 2017-10-02T00:00:00Z. Later events are not seen."
     ),
 ]
+Model = Annotated[str, typer.Option("--model", help="champion, challenger, or a version of `models ls`.")]
+ModelName = Annotated[str, typer.Argument(help="A version of `models ls`, champion or challenger.")]
 AsOfs = Annotated[
     list[str],
     typer.Option(
@@ -96,39 +119,39 @@ def pretrain_model(config: ConfigPaths, as_of: AsOf) -> None:
         with closing(TrainingBar(settings.pretrain.max_epochs)) as bar:
             return step(spark, settings, time, progress=bar)
 
-    _run("pretrain", config, as_of, with_bar)
+    _run("pretrain", config, as_of, with_bar, writes=False)  # it has a lock of its own, and refreshes go on meanwhile
 
 
 @app.command()
-def embed_customers(config: ConfigPaths, as_of: AsOf) -> None:
-    """Step 4: sequences and the current checkpoint -> embeddings."""
+def embed_customers(config: ConfigPaths, as_of: AsOf, model: Model = "champion") -> None:
+    """Step 4: sequences and a checkpoint -> embeddings."""
     from pipelines.embed_customers import embed_customers as step
 
-    _run("embed", config, as_of, step)
+    _run_of_model("embed", config, as_of, model, step)
 
 
 @app.command()
-def publish_embeddings(config: ConfigPaths, as_of: AsOf) -> None:
+def publish_embeddings(config: ConfigPaths, as_of: AsOf, model: Model = "champion") -> None:
     """Step 5: embeddings -> the feature table and its history."""
     from pipelines.publish_embeddings import publish_embeddings as step
 
-    _run("publish", config, as_of, step)
+    _run_of_model("publish", config, as_of, model, step)
 
 
 @app.command()
-def monitor_embeddings(config: ConfigPaths, as_of: AsOf) -> None:
+def monitor_embeddings(config: ConfigPaths, as_of: AsOf, model: Model = "champion") -> None:
     """Step 6: counts, coverage, and how far the vectors moved."""
     from pipelines.monitor_embeddings import monitor_embeddings as step
 
-    _run("monitor", config, as_of, step)
+    _run_of_model("monitor", config, as_of, model, step)
 
 
 @app.command()
-def evaluate_embeddings(config: ConfigPaths, as_of: AsOf) -> None:
+def evaluate_embeddings(config: ConfigPaths, as_of: AsOf, model: Model = "champion") -> None:
     """Step 7: the embedding against hand-made features on the declared tasks."""
     from pipelines.evaluate_embeddings import evaluate_embeddings as step
 
-    _run("evaluate", config, as_of, step)
+    _run_of_model("evaluate", config, as_of, model, step)
 
 
 @app.command()
@@ -164,6 +187,28 @@ def full_build(config: ConfigPaths, as_of: AsOfs) -> None:
         console.print(shown_scores(score_table(scores)))
     console.print(f"Report: {report_file(settings.root, times[-1])}")
     console.print(escape(reading_commands(settings.root)))
+    _raise_problems(summaries)
+
+
+@app.command()
+def retrain(config: ConfigPaths, as_of: AsOf) -> None:
+    """Train a challenger on the events before a time and score it beside the champion. Refreshes go on meanwhile."""
+    from pipelines.retrain import retrain as build
+
+    time, settings = parsed_as_of(as_of), load_config(config)
+    bar = TrainingBar(settings.pretrain.max_epochs)
+
+    def step_in_turn(name: str, step: Callable[[], Summary]) -> Summary:
+        """The training has a lock of its own and takes long; every other step is alone on the root."""
+        with closing(bar):
+            if name == "pretrain":
+                return shown_step(name, step)
+            with lease(settings.root, wait_seconds=settings.refresh.wait_seconds):
+                return shown_step(name, step)
+
+    with _session(settings, "retrain", writes=False) as spark:
+        summaries = build(spark, settings, time, run_step=step_in_turn, training_progress=bar)
+    _raise_problems(summaries)
 
 
 @app.command()
@@ -190,17 +235,18 @@ def refresh(
 
     times, settings = refresh_times(as_of or [], every_hours, now=datetime.now(UTC)), load_config(config)
     with _session(settings, "refresh") as spark:
-        changed = False
+        summaries = []
         for time in times:
             console.print(f"[bold]{settings.dataset}[/bold]: refresh as of {time:%Y-%m-%d %H:%M:%S} UTC")
-            summaries = step(spark, settings, time, compare_all=compare_all, run_step=shown_step)
-            changed = changed or any(summary.changed for summary in summaries)
+            summaries += step(spark, settings, time, compare_all=compare_all, run_step=shown_step)
+        changed = any(summary.changed for summary in summaries)
         if report and changed:
             shown_step("report", lambda: write_report(spark, settings, times[-1]))
     if not changed:
         console.print("Nothing to do: nothing arrived, and no vector is due.")
     elif report:
         console.print(f"Report: {report_file(settings.root, times[-1])}")
+    _raise_problems(summaries)
 
 
 @app.command()
@@ -220,10 +266,12 @@ def backfill(
     with _session(settings, "backfill") as spark:
         missing = missing_intervals(spark, settings, first, last, every=timedelta(hours=every_hours))
         console.print(f"{len(missing)} intervals are missing" + (":" if missing else ": nothing to do"))
+        summaries = []
         for time in missing:
             console.print(f"  as of {time:%Y-%m-%dT%H:%M:%SZ}")
             if not dry_run:
-                step(spark, settings, time, run_step=shown_step)
+                summaries += step(spark, settings, time, run_step=shown_step)
+    _raise_problems(summaries)
 
 
 @app.command()
@@ -258,6 +306,60 @@ def runs(
             console.print(shown_table(f"Runs in {settings.root}", run_table(spark, settings)))
         else:
             console.print(shown_table(run_id, run_numbers(spark, settings, run_id)))
+
+
+@models.command("ls")
+def models_ls(config: ConfigPaths) -> None:
+    """The models that are kept, newest first."""
+    from pipelines.models import model_table
+
+    settings = load_config(config)
+    with _session(settings, "models", writes=False) as spark:
+        console.print(shown_table(f"Models in {settings.root}", model_table(spark, settings)))
+
+
+@models.command("show")
+def models_show(config: ConfigPaths, model: ModelName) -> None:
+    """The card of a model: what it was trained on, how well, and its scores."""
+    from pipelines.models import model_facts
+
+    settings = load_config(config)
+    with _session(settings, "models", writes=False) as spark:
+        console.print(shown_table(model, model_facts(spark, settings, model)))
+
+
+@models.command("set")
+def models_set(config: ConfigPaths, alias: Annotated[Alias, typer.Argument()], model: ModelName) -> None:
+    """Make a model the champion, whose vectors readers get, or the challenger, scored beside it."""
+    from pipelines.models import set_challenger, set_champion
+
+    settings = load_config(config)
+    if alias is Alias.challenger:
+        with lease(settings.root, wait_seconds=settings.refresh.wait_seconds):
+            shown_step("models", lambda: set_challenger(settings, model))
+        return
+    with _session(settings, "models") as spark:
+        shown_step("models", lambda: set_champion(spark, settings, model))
+
+
+@models.command("unset")
+def models_unset(config: ConfigPaths, alias: Annotated[Retirable, typer.Argument()]) -> None:
+    """Score no model beside the champion any more."""
+    from pipelines.models import set_challenger
+
+    settings = load_config(config)
+    with lease(settings.root, wait_seconds=settings.refresh.wait_seconds):
+        shown_step("models", lambda: set_challenger(settings, None))
+
+
+@models.command("rollback")
+def models_rollback(config: ConfigPaths) -> None:
+    """Take back the last switch of champions."""
+    from pipelines.models import roll_back
+
+    settings = load_config(config)
+    with _session(settings, "models") as spark:
+        shown_step("models", lambda: roll_back(spark, settings))
 
 
 @app.command()
@@ -375,6 +477,20 @@ def _run(
     time, settings = parsed_as_of(as_of), load_config(config)
     with _session(settings, name, writes=writes) as spark:
         shown_step(name, lambda: step(spark, settings, time))
+
+
+def _run_of_model(name: str, config: list[Path], as_of: str, model: str, step: "ModelStep") -> None:
+    def of_model(spark: SparkSession, settings: Config, time: datetime) -> Summary:
+        return step(spark, settings, time, model_version=known_model(settings.root, model))
+
+    _run(name, config, as_of, of_model)
+
+
+def _raise_problems(summaries: Sequence[Summary]) -> None:
+    """End with the exit code of what stopped a part of the work, now that the rest is done."""
+    for summary in summaries:
+        if summary.problem is not None:
+            raise summary.problem
 
 
 @contextmanager

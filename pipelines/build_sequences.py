@@ -1,11 +1,12 @@
 """Step 2: events -> sequences, with the vocabulary and scaling that a model is trained on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import reduce
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark import __version__
@@ -16,6 +17,7 @@ from caspr_spark.events.states import known_events, tells_newest
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import (
     CategoricalAttribute,
+    Fit,
     Layout,
     Scaling,
     SequenceManifest,
@@ -50,8 +52,8 @@ from caspr_spark.tables import (
 )
 from pipelines.contracts import event_contract, profile_contract
 from pipelines.customer_states import states_in_step
+from pipelines.latest_vectors import latest_vectors
 from pipelines.summary import Summary
-from schemas.embeddings import CUSTOMER_EMBEDDINGS
 from schemas.vocabulary import FIRST_VALUE_ID, SCALING, VOCABULARY
 
 
@@ -60,11 +62,12 @@ def build_sequences(
 ) -> Summary:
     """Write the sequences as of `as_of`; where `fit_vocabulary`, grow the vocabulary and fit the scaling first.
 
-    By default they are fitted only where there are none: a model in use needs the ones it was trained on.
+    By default they are fitted only where there are none. An id never changes its meaning: a model in use goes on
+    reading the sequences of a vocabulary that grew from its own.
 
     Raises:
         CasprError: there are no events before `as_of`.
-        UnsafeError: vocabulary and scaling are of different fits.
+        UnsafeError: the vocabulary is not the one that the scaling was fitted with.
     """
     folder = sequences_folder(config.root, as_of)
     fit = fit_vocabulary if fit_vocabulary is not None else not table_exists(spark, SCALING, config.root)
@@ -89,22 +92,29 @@ def build_sequences(
 
 
 def refresh_sequences(
-    spark: SparkSession, config: Config, as_of: datetime, *, previous: Run, everybody: bool = False
+    spark: SparkSession,
+    config: Config,
+    as_of: datetime,
+    *,
+    previous: Mapping[str, Run | None],
+    everybody: bool = False,
 ) -> Summary:
-    """Write the sequences as of `as_of` of the customers who were touched since `previous`, or of all of them.
+    """Write the sequences as of `as_of` of the customers who were touched since the previous runs, or of all of them.
 
-    The summary counts customers: those looked at, and those who have a sequence.
+    `previous`: model_version -> the run that its vectors go on from; None for a model that begins with everybody. The
+    manifest names the models for which somebody was touched; where there is none, nothing is written. The summary
+    counts customers: those looked at, and those who have a sequence.
     Touched are those whose events or profile differ from what the previous run saw, and those whose vector is older
-    than `refresh.max_age_days`. Where nobody was, nothing is written.
+    than `refresh.max_age_days`.
 
     Raises:
-        UnsafeError: vocabulary and scaling are of different fits.
+        UnsafeError: the vocabulary is not the one that the scaling was fitted with.
     """
     folder = sequences_folder(config.root, as_of)
     versions = sequence_versions(spark, config)
     inputs = fingerprint(
         **versions,
-        previous=previous.run_id,
+        previous={model: run and run.run_id for model, run in previous.items()},
         everybody=everybody,
         as_of=as_of.isoformat(),
         sequences=config.sequences.model_dump(),
@@ -114,17 +124,17 @@ def refresh_sequences(
     if has_manifest(folder) and (manifest := read_manifest(folder)).fingerprint == inputs:
         return Summary("sequences", int(manifest.lineage["touched"]), manifest.rows, changed=False)
     with kept_on_disk() as keep:
-        customers = keep(customers_to_look_at(spark, config, as_of, previous, versions, everybody))
         try:
-            num_customers = customers.count()
+            due = _due(spark, config, as_of, previous, versions, everybody, keep)
         except Exception as error:
             if not is_missing_file(error):
                 raise
             # what changed since the previous run was vacuumed: nobody can be left out
-            customers = keep(customers_to_look_at(spark, config, as_of, previous, versions, everybody=True))
-            num_customers = customers.count()
-        if not num_customers:
+            due = _due(spark, config, as_of, previous, versions, True, keep)
+        if not due:
             return Summary("sequences", 0, 0, ("no customer was touched: nothing to do",), changed=False)
+        customers = keep(reduce(DataFrame.union, due.values()).distinct())
+        num_customers = customers.count()
         touched = folder / f"touched-{inputs}"
         customers.coalesce(1).write.mode("overwrite").parquet(str(touched))
         written = _write_sequences(
@@ -135,18 +145,43 @@ def refresh_sequences(
             inputs=inputs,
             vocabulary_note="as it was",
             touched=touched.name,
-            lineage={**versions, "touched": num_customers, "previous_run_id": previous.run_id},
+            previous_runs={model: run.run_id if (run := previous[model]) else "" for model in due},
+            lineage={**versions, "touched": num_customers},
         )
         return replace(written, rows_in=num_customers)
 
 
+def _due(
+    spark: SparkSession,
+    config: Config,
+    as_of: datetime,
+    previous: Mapping[str, Run | None],
+    versions: dict[str, int],
+    everybody: bool,
+    keep: Keep,
+) -> dict[str, DataFrame]:
+    """model_version -> the customers whose vectors by this model are due, for the models that have any."""
+    due = {}
+    for model, run in previous.items():
+        customers = keep(customers_to_look_at(spark, config, as_of, model, run, versions, everybody))
+        if not customers.isEmpty():
+            due[model] = customers
+    return due
+
+
 def customers_to_look_at(
-    spark: SparkSession, config: Config, as_of: datetime, previous: Run, versions: dict[str, int], everybody: bool
+    spark: SparkSession,
+    config: Config,
+    as_of: datetime,
+    model: str,
+    previous: Run | None,
+    versions: dict[str, int],
+    everybody: bool,
 ) -> DataFrame:
-    """Distinct customer_id of those whose sequence a refresh makes again."""
+    """Distinct customer_id of those whose sequence a refresh makes again for a model; without `previous` of all."""
     events = read_table(spark, event_contract(config), config.root)
-    latest = read_table(spark, CUSTOMER_EMBEDDINGS, config.root)
-    if everybody:
+    latest = latest_vectors(spark, config.root, model)
+    if everybody or previous is None:
         return events.select("customer_id").union(latest.select("customer_id")).distinct()
     touched = touched_customers(
         events=events,
@@ -215,12 +250,13 @@ def _write_sequences(
     vocabulary_note: str,
     customers: DataFrame | None = None,
     touched: str | None = None,
+    previous_runs: Mapping[str, str] | None = None,
     lineage: Mapping[str, str | int],
 ) -> Summary:
     """Assemble the customers' sequences and flip the folder's manifest to them."""
     folder = sequences_folder(config.root, as_of)
-    vocabulary, scaling, version = _fitted(spark, config)
-    layout = _layout(config, vocabulary_sizes(vocabulary))
+    vocabulary, fit = present_fit(spark, config)
+    layout = fit.layout
     categorical = [attribute.name for attribute in layout.categorical]
     held_out = is_held_out(seed=config.seed, validation_share=config.sequences.validation_share)
     split = F.when(held_out, "validation").otherwise("training").alias("split")
@@ -255,9 +291,7 @@ def _write_sequences(
     manifest = SequenceManifest(
         as_of=as_of,
         fingerprint=inputs,
-        layout=layout,
-        vocabulary_version=version,
-        scaling=scaling,
+        **dict(fit),
         files=files,
         lineage={
             "events": num_events,
@@ -265,6 +299,7 @@ def _write_sequences(
             **lineage,
         },
         touched=touched,
+        previous_runs=dict(previous_runs or {}),
     )
     if manifest.rows != sum(row["customers"] for row in counted.values()):
         raise CasprError(
@@ -330,26 +365,49 @@ def _fit(spark: SparkSession, config: Config, as_of: datetime, inputs: str) -> N
                 )
             )
         )
-        rows = sorted(tuple(row) for row in scaling.collect())
+        before = last_commit_notes(spark, SCALING, config.root).get("numbers", {}) if exists else {}
+        version = _version(vocabulary, scaling.collect())
+        older = [before["vocabulary_version"], *before["grown_from"]] if before else []
         numbers = {
-            "vocabulary_version": fingerprint(vocabulary=vocabulary_hash(vocabulary), scaling=rows),
+            "vocabulary_version": version,
+            "grown_from": [one for one in older if one != version],
+            "num_ids": vocabulary_sizes(vocabulary),
             "inputs": inputs,
         }
         write_table(scaling, SCALING, config.root, made_from=inputs, numbers=numbers)
 
 
-def _fitted(spark: SparkSession, config: Config) -> tuple[DataFrame, dict[str, Scaling], str]:
-    """The vocabulary, the scaling by attribute, and the version that names both."""
-    vocabulary_notes = last_commit_notes(spark, VOCABULARY, config.root)
-    scaling_notes = last_commit_notes(spark, SCALING, config.root)
-    if vocabulary_notes.get("made_from") != scaling_notes.get("made_from"):
-        raise UnsafeError(
-            f"{config.root}: vocabulary and scaling are of different fits (a fit was interrupted); "
-            "run build_sequences --fit-vocabulary and pretrain again"
-        )
+def present_fit(spark: SparkSession, config: Config) -> tuple[DataFrame, Fit]:
+    """The vocabulary, and what it and the scaling make of events.
+
+    The scaling's commit ends a fit: ids that an interrupted one has added to the vocabulary are left out.
+
+    Raises:
+        UnsafeError: the vocabulary or the scaling is not what was fitted.
+    """
+    notes = last_commit_notes(spark, SCALING, config.root).get("numbers", {})
+    num_ids = notes.get("num_ids", {})
+    limit = F.coalesce(*[F.when(F.col("attribute") == name, size) for name, size in num_ids.items()], F.lit(0))
+    vocabulary = read_table(spark, VOCABULARY, config.root).where(F.col("id") < limit)
     rows = read_table(spark, SCALING, config.root).collect()
+    if _version(vocabulary, rows) != notes.get("vocabulary_version"):
+        raise UnsafeError(
+            f"{config.root}: the tables 'vocabulary' and 'scaling' are not those that were fitted together; restore "
+            "them, or run build_sequences --fit-vocabulary and pretrain again"
+        )
     scaling = {row["attribute"]: Scaling(**{k: v for k, v in row.asDict().items() if k != "attribute"}) for row in rows}
-    return read_table(spark, VOCABULARY, config.root), scaling, scaling_notes["numbers"]["vocabulary_version"]
+    fit = Fit(
+        layout=_layout(config, num_ids),
+        vocabulary_version=notes["vocabulary_version"],
+        grown_from=tuple(notes["grown_from"]),
+        scaling=scaling,
+    )
+    return vocabulary, fit
+
+
+def _version(vocabulary: DataFrame, scaling: Sequence[Row]) -> str:
+    """Content hash of both."""
+    return fingerprint(vocabulary=vocabulary_hash(vocabulary), scaling=sorted(tuple(row) for row in scaling))
 
 
 def _with_time_parts(config: Config, events: DataFrame) -> DataFrame:

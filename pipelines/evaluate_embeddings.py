@@ -11,13 +11,16 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config, Task
 from caspr_spark.evaluate.experiment import EMBEDDING, RFM, Outcome, paired_scores, too_few
 from caspr_spark.evaluate.rfm import rfm_features
+from caspr_spark.evaluate.significance import score_table
 from caspr_spark.evaluate.tasks import churn_labels, newest_event_time, refuse_leaks
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.metrics import replace_rows
+from caspr_spark.registry import checkpoint_folder, read_card, read_model, write_card
 from caspr_spark.tables import create_table, last_commit_notes, read_table
 from pipelines.contracts import event_contract
 from pipelines.monitor_embeddings import published_run
@@ -26,21 +29,26 @@ from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
 from schemas.task_scores import TASK_SCORES
 
 
-def evaluate_embeddings(spark: SparkSession, config: Config, as_of: datetime) -> Summary:
+def evaluate_embeddings(
+    spark: SparkSession, config: Config, as_of: datetime, *, model_version: str | None = None
+) -> Summary:
     """Score every task of `evaluate.tasks` at the cut `as_of`, unless the same was scored before.
+
+    The scores stand in TASK_SCORES and on the model's card. `model_version`: of the vectors; None for the champion's.
 
     Raises:
         UnsafeError: the vectors, or the model that made them, could have seen the future.
         CasprError: no run was published for this as_of.
     """
-    run_id, model_version = published_run(spark, config.root, as_of)
+    model_version = model_version or champion_of(config.root)
+    run_id = published_run(spark, config.root, as_of, model_version)
     history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, config.root)
     run = history.where(F.col("run_id") == run_id).select("customer_id", "embedding", "as_of")
     _refuse_leaks(config.root, run, model_version=model_version, cut=as_of)
     events = read_table(spark, event_contract(config), config.root)
     events_made_from = last_commit_notes(spark, event_contract(config), config.root).get("made_from")
 
-    num_scored = task_score_table(spark, config, as_of)["task"].value_counts().to_dict()
+    num_scored = task_score_table(spark, config, as_of, model_version)["task"].value_counts().to_dict()
     notes, changed, num_customers, num_scores = [], False, 0, 0
     for name, task in config.evaluate.tasks.items():
         end = as_of + timedelta(days=task.horizon_days)
@@ -55,7 +63,7 @@ def evaluate_embeddings(spark: SparkSession, config: Config, as_of: datetime) ->
             evaluate=config.evaluate.model_dump(exclude={"tasks"}),
             seed=config.seed,
         )
-        place = evaluation_file(config.root, name, as_of)
+        place = evaluation_file(config.root, name, as_of, model_version)
         known = read_evaluation(place)
         if known.get("made_from") == made_from and num_scored.get(name) == known["num_scores"]:
             num_customers, num_scores = num_customers + known["num_customers"], num_scores + known["num_scores"]
@@ -72,6 +80,8 @@ def evaluate_embeddings(spark: SparkSession, config: Config, as_of: datetime) ->
         _write_json(place, {"made_from": made_from, **about, "curves": outcome.curves})
         changed, num_customers = True, num_customers + len(customers)
         num_scores += len(outcome.scores)
+    if changed:
+        _note_on_card(config.root, model_version, task_score_table(spark, config, as_of, model_version), as_of)
     return Summary("evaluate", num_customers, num_scores, tuple(notes), changed=changed)
 
 
@@ -85,17 +95,19 @@ def labelled_customers(events: DataFrame, run: DataFrame, *, task: Task, cut: da
     return labels.join(vectors, on="customer_id", how="inner").join(features, on="customer_id", how="inner")
 
 
-def task_score_table(spark: SparkSession, config: Config, as_of: datetime) -> pd.DataFrame:
-    """TASK_SCORES of the published run at `as_of`; empty where nothing was scored."""
-    _, model_version = published_run(spark, config.root, as_of)
+def task_score_table(
+    spark: SparkSession, config: Config, as_of: datetime, model_version: str | None = None
+) -> pd.DataFrame:
+    """TASK_SCORES of a model's vectors (None: the champion's) as of a time; empty where nothing was scored."""
+    model_version = model_version or champion_of(config.root)
     create_table(spark, TASK_SCORES, config.root)
     scores = read_table(spark, TASK_SCORES, config.root)
     return scores.where((F.col("as_of") == F.lit(as_of)) & (F.col("model_version") == model_version)).toPandas()
 
 
-def evaluation_file(root: str, task: str, as_of: datetime) -> Path:
+def evaluation_file(root: str, task: str, as_of: datetime, model_version: str) -> Path:
     """Where a task's ROC curves lie, for the report, with the fingerprint of what they were made from."""
-    return Path(root) / "report" / f"roc_{task}_{as_of:%Y%m%dT%H%M%SZ}.json"
+    return Path(root) / "report" / f"roc_{task}_{as_of:%Y%m%dT%H%M%SZ}_{model_version}.json"
 
 
 def read_evaluation(place: Path) -> dict[str, Any]:
@@ -104,12 +116,11 @@ def read_evaluation(place: Path) -> dict[str, Any]:
 
 
 def _refuse_leaks(root: str, run: DataFrame, *, model_version: str, cut: datetime) -> None:
-    card = json.loads((Path(root) / "checkpoints" / model_version / "model.json").read_text())
     newest = run.agg(F.unix_micros(F.max("as_of")).alias("microseconds")).first()
     assert newest is not None  # an aggregate without groups has one row
     refuse_leaks(
         cut=cut,
-        model=datetime.fromisoformat(card["as_of"]),
+        model=read_model(checkpoint_folder(root, model_version)).as_of,
         sequences=read_manifest(sequences_folder(root, cut)).as_of,
         embedding=_utc(newest["microseconds"]),
     )
@@ -136,6 +147,20 @@ def _score_rows(
     return spark.createDataFrame(list(scores.itertuples(index=False, name=None)), columns).select(
         F.lit(task).alias("task"), F.lit(as_of).alias("as_of"), F.lit(model_version).alias("model_version"), "*"
     )
+
+
+def _note_on_card(root: str, model_version: str, scores: pd.DataFrame, as_of: datetime) -> None:
+    """The scores by the head that was chosen on validation."""
+    card = read_card(root, model_version)
+    if card is None:
+        return
+    table = score_table(scores)
+    columns = ["task", "metric", "arm", "mean", "standard_error"]
+    best = table[table["head"] == "best"][columns].itertuples(index=False, name=None)
+    found = [{"as_of": as_of.isoformat(), **dict(zip(columns, row, strict=True))} for row in best]
+    others = [row for row in card.scores if row["as_of"] != as_of.isoformat()]
+    in_order = sorted([*others, *found], key=lambda row: (row["as_of"], row["task"], row["metric"], row["arm"]))
+    write_card(root, card.model_copy(update={"scores": tuple(in_order)}))
 
 
 def _write_json(place: Path, content: dict[str, Any]) -> None:

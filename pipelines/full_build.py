@@ -1,25 +1,21 @@
 """All steps, in order: the table of contents of the project."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
 from pyspark.sql import SparkSession
 
+from caspr_spark.aliases import read_aliases
 from caspr_spark.config import Config
 from caspr_spark.pretrain.launch import Progress
 from pipelines.build_events import build_events
 from pipelines.build_sequences import build_sequences
-from pipelines.embed_customers import embed_customers
 from pipelines.evaluate_embeddings import evaluate_embeddings
-from pipelines.monitor_embeddings import monitor_embeddings
 from pipelines.pretrain_model import pretrain_model
-from pipelines.publish_embeddings import publish_embeddings
+from pipelines.scored_models import SERVED, Runner, for_each_model
 from pipelines.summary import Summary
 from pipelines.write_report import write_report
-
-Step = Callable[[SparkSession, Config, datetime], Summary]
-Runner = Callable[[str, Callable[[], Summary]], Summary]
 
 
 def full_build(
@@ -32,29 +28,28 @@ def full_build(
 ) -> list[Summary]:
     """Train on what is before the first `as_of`; embed and publish every `as_of`; evaluate and report the last.
 
-    `run_step` is called with each step's name and the step itself, so that a caller can show progress.
+    The first model of a root is its champion, a later one the challenger; both are scored. `run_step` is called with
+    each step's name and the step itself, so that a caller can show progress.
     """
-    first, *later = sorted(as_ofs)
-    steps: list[tuple[str, datetime, Step]] = [
-        ("events", first, build_events),
-        ("sequences", first, partial(build_sequences, fit_vocabulary=True)),
-        ("pretrain", first, partial(pretrain_model, progress=training_progress)),
-        *served(first),
-    ]
-    for as_of in later:
-        steps += [("events", as_of, build_events), ("sequences", as_of, partial(build_sequences, fit_vocabulary=False))]
-        steps += served(as_of)
-    last = later[-1] if later else first
+    summaries: list[Summary] = []
+    for number, as_of in enumerate(sorted(as_ofs)):
+        is_first = number == 0
+        summaries.append(run_step("events", partial(build_events, spark, config, as_of)))
+        step = partial(build_sequences, spark, config, as_of, fit_vocabulary=is_first)
+        summaries.append(run_step("sequences", step))
+        if is_first:
+            training = partial(pretrain_model, spark, config, as_of, progress=training_progress)
+            summaries.append(run_step("pretrain", training))
+        models = read_aliases(config.root).scored
+        summaries += for_each_model(spark, config, as_of, SERVED, models=models, run_step=run_step)
     if config.evaluate.tasks:
-        steps.append(("evaluate", last, evaluate_embeddings))
-    steps.append(("report", last, write_report))
-    return [run_step(name, partial(step, spark, config, as_of)) for name, as_of, step in steps]
+        steps = [("evaluate", evaluate_embeddings)]
+        published = _published(summaries, models)
+        summaries += for_each_model(spark, config, as_of, steps, models=published, run_step=run_step)
+    summaries.append(run_step("report", partial(write_report, spark, config, as_of)))
+    return summaries
 
 
-def served(as_of: datetime) -> list[tuple[str, datetime, Step]]:
-    """The steps from sequences to what readers and watchers see."""
-    return [
-        ("embed", as_of, embed_customers),
-        ("publish", as_of, publish_embeddings),
-        ("monitor", as_of, monitor_embeddings),
-    ]
+def _published(summaries: Sequence[Summary], models: Sequence[str]) -> Sequence[str]:
+    """Without the challenger if it was refused: it has no vectors to evaluate."""
+    return models[:1] if any(summary.problem for summary in summaries) else models

@@ -1,4 +1,4 @@
-"""Maintenance: small files joined, files that no table needs any more removed, old sequences let go."""
+"""Maintenance: small files joined, files that no table needs any more removed, old sequences and models let go."""
 
 import re
 import shutil
@@ -7,18 +7,24 @@ from pathlib import Path
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
+from caspr_spark.aliases import read_aliases
 from caspr_spark.config import Config
 from caspr_spark.disk import remove_scratch
 from caspr_spark.events.arrivals import remove_other_positions
-from caspr_spark.tables import last_commit_notes
+from caspr_spark.registry import CARD, checkpoint_folder, kept_models
+from caspr_spark.tables import last_commit_notes, table_path
 from pipelines.contracts import event_contract
 from pipelines.summary import Summary
+from schemas.embeddings import latest_of
 
 _AS_OF = re.compile(r"\d{8}T\d{6}Z")
 
 
 def maintain(spark: SparkSession, config: Config) -> Summary:
-    """Compact and vacuum every table below the root, and delete all but the newest `maintain.keep_sequences` sequences.
+    """Compact and vacuum every table below the root, and delete all but the newest sequences and models.
+
+    Of the models stay the champion, the challenger, the one that a rollback goes back to, and the newest
+    `maintain.keep_models`; of the others the card stays, and the vectors that they published in the history.
 
     Vacuum removes what no version younger than `maintain.retention_hours` needs: also files of killed writers.
     """
@@ -37,12 +43,26 @@ def maintain(spark: SparkSession, config: Config) -> Summary:
     for folder in folders[: -config.maintain.keep_sequences]:
         shutil.rmtree(folder)
         notes.append(f"sequences of {folder.name} deleted")
+    notes += _removed_models(config)
     position = last_commit_notes(spark, event_contract(config), config.root).get("numbers", {}).get("position")
     remove_other_positions(config.root, position)
     remove_scratch(config.root)
     after = sum(_num_bytes(table) for table in tables)
     notes.append(f"{before:,} bytes of tables before, {after:,} after")
     return Summary("maintain", len(tables), len(tables), tuple(notes), changed=len(notes) > 1 or before != after)
+
+
+def _removed_models(config: Config) -> list[str]:
+    """Delete the checkpoints that nothing needs, and their latest vectors; a line for each."""
+    aliases, kept = read_aliases(config.root), list(kept_models(config.root))
+    needed = {*aliases.scored, *aliases.former_champions[-1:], *kept[-config.maintain.keep_models :]}
+    removed = [version for version in kept if version not in needed]
+    for version in removed:
+        for file in checkpoint_folder(config.root, version).iterdir():
+            if file.name != CARD:
+                file.unlink()
+        shutil.rmtree(table_path(latest_of(version), config.root), ignore_errors=True)
+    return [f"model {version} deleted; its card and its history stay" for version in removed]
 
 
 def _num_bytes(table: Path) -> int:

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from caspr_spark.config import Config
 from caspr_spark.disk import Keep
-from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder
+from caspr_spark.manifest import Layout, SequenceManifest, read_manifest, sequences_folder
 from caspr_spark.metrics import Metrics
 from caspr_spark.monitor.alignment import Alignment, alignment, vectors_of_both
 from caspr_spark.monitor.drift import (
@@ -26,6 +26,8 @@ from caspr_spark.monitor.profile import clustered_counts, named_values, new_valu
 from caspr_spark.monitor.records import ProfileNumber, distances_by_stratum, profile_numbers, sketch_of
 from caspr_spark.monitor.sketch import Floats, Sketch
 from caspr_spark.monitor.volume import known_customers, run_numbers, unknown_counts
+from caspr_spark.registry import checkpoint_folder, read_model
+from caspr_spark.sequences.known import known_to
 from caspr_spark.tables import read_table
 from pipelines.contracts import event_contract
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
@@ -44,8 +46,10 @@ class PublishedRun:
     rows: DataFrame
     history: DataFrame
     sequences: DataFrame | None
-    """None for a refresh that only took customers out."""
+    """As the model reads them. None for a refresh that only took customers out."""
     manifest: SequenceManifest
+    layout: Layout
+    """Of `sequences`."""
 
     @property
     def kind(self) -> str:
@@ -79,14 +83,17 @@ def run_with_sequences(
     history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, root)
     folder = sequences_folder(root, as_of)
     manifest = read_manifest(folder)
+    layout = read_model(checkpoint_folder(root, model_version)).layout
+    files = [str(folder / file.path) for file in manifest.files]
     return PublishedRun(
         run_id,
         model_version,
         as_of,
         rows=history.where(F.col("run_id") == run_id),
         history=history,
-        sequences=spark.read.parquet(*(str(folder / file.path) for file in manifest.files)) if manifest.files else None,
+        sequences=known_to(spark.read.parquet(*files), manifest.layout, layout) if files else None,
         manifest=manifest,
+        layout=layout,
     )
 
 
@@ -106,7 +113,7 @@ def measured_run(
         values = keep(values)
         vocabulary = read_table(spark, VOCABULARY, config.root)
         profile = profile_numbers(named_values(clustered_counts(values), vocabulary).collect())
-        told_by = [attribute.name for attribute in run.manifest.layout.profile_categorical]
+        told_by = [attribute.name for attribute in run.layout.profile_categorical]
         told_by += [config.report.describe_by] if config.report.describe_by else []
         if with_segments and told_by:
             own = segments(values, vocabulary, attributes=told_by)
@@ -127,11 +134,13 @@ def measured_run(
 
 
 def _new_values(config: Config, run: PublishedRun) -> DataFrame | None:
-    """`new_values` since the run before, of whichever model; None where there is none."""
-    before = run.history.where(F.col("as_of") < F.lit(run.as_of)).agg(F.unix_micros(F.max("as_of"))).first()
+    """`new_values` since the model's run before, or any model's where this is its first; None where there is none."""
+    own = F.when(F.col("model_version") == run.model_version, F.col("as_of"))
+    earlier = run.history.where(F.col("as_of") < F.lit(run.as_of))
+    before = earlier.agg(F.unix_micros(F.coalesce(F.max(own), F.max("as_of")))).first()
     if before is None or before[0] is None or run.sequences is None:
         return None
-    return new_values(run.sequences, run.manifest.layout, since_micros=before[0], left_out=config.sequences.time_parts)
+    return new_values(run.sequences, run.layout, since_micros=before[0], left_out=config.sequences.time_parts)
 
 
 def _by(rows: Sequence[Any], name: str) -> list[tuple[str, list[Any]]]:
@@ -169,7 +178,7 @@ def _volume(spark: SparkSession, config: Config, run: PublishedRun) -> dict[tupl
         metrics["customers_with_events", ""] = num_known
         if num_known:
             metrics["coverage", ""] = metrics["customers_embedded", ""] / num_known
-    for row in [] if run.sequences is None else unknown_counts(run.sequences, run.manifest.layout).collect():
+    for row in [] if run.sequences is None else unknown_counts(run.sequences, run.layout).collect():
         metrics["unknown_share", row["attribute"]] = row["num_unknown"] / row["num_values"]
     return metrics
 

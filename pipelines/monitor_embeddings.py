@@ -7,6 +7,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config
 from caspr_spark.disk import kept_on_disk
 from caspr_spark.errors import CasprError, DriftAlert
@@ -32,14 +33,19 @@ _CHARTS_KEPT = 20
 """Of the charts that raise no alert, those nearest to their limits are written; those of the distances always."""
 
 
-def monitor_embeddings(spark: SparkSession, config: Config, as_of: datetime) -> Summary:
+def monitor_embeddings(
+    spark: SparkSession, config: Config, as_of: datetime, *, model_version: str | None = None
+) -> Summary:
     """Measure the published run at `as_of`, and judge it by earlier runs of its model and kind.
+
+    `model_version`: whose run; None for the champion's.
 
     Raises:
         DriftAlert: the run drifts and `monitor.on_drift` is stop; everything is written and alerts are delivered.
         CasprError: no run was published for this as_of.
     """
-    run_id, model_version = published_run(spark, config.root, as_of)
+    model_version = model_version or champion_of(config.root)
+    run_id = published_run(spark, config.root, as_of, model_version)
     run = run_with_sequences(spark, config.root, as_of, run_id=run_id, model_version=model_version)
     earlier = _earlier(spark, config, run)
     with kept_on_disk() as keep:
@@ -74,28 +80,26 @@ def monitor_embeddings(spark: SparkSession, config: Config, as_of: datetime) -> 
     return Summary("monitor", num_embedded, num_metrics, tuple(notes), changed=changed)
 
 
-def published_run(spark: SparkSession, root: str, as_of: datetime) -> tuple[str, str]:
-    """run_id and model_version of the published run at `as_of`: the one in `embeddings`, or another of its model.
+def published_run(spark: SparkSession, root: str, as_of: datetime, model_version: str) -> str:
+    """run_id of the model's published run at `as_of`; of several, the one in `embeddings`.
 
     Raises:
         CasprError: there is none.
     """
-    at = F.col("as_of") == F.lit(as_of)
-    newest = read_table(spark, EMBEDDINGS, root).select("run_id", "model_version", at.alias("is_here")).first()
+    at = (F.col("as_of") == F.lit(as_of)) & (F.col("model_version") == model_version)
     history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, root)
-    run = None
-    if newest is not None and newest["is_here"]:
-        run = history.where(F.col("run_id") == newest["run_id"]).first()
-    elif newest is not None:
-        run = run_at(history, as_of=as_of, model_version=newest["model_version"]).first()
+    newest = read_table(spark, EMBEDDINGS, root).where(at).select("run_id").first()
+    run = history.where(F.col("run_id") == newest["run_id"]).first() if newest is not None else None
+    if run is None:
+        run = run_at(history, as_of=as_of, model_version=model_version).first()
     if run is None and table_exists(spark, RUNS, root):  # a refresh that only took customers out has no rows
         run = read_table(spark, RUNS, root).where(at).orderBy(F.desc("run_id")).first()
     if run is None:
         raise CasprError(
-            f"{table_path(CUSTOMER_EMBEDDING_HISTORY, root)}: no run of the present model as of {as_of.isoformat()}; "
-            "run embed_customers and publish_embeddings for this as_of first"
+            f"{table_path(CUSTOMER_EMBEDDING_HISTORY, root)}: no run of model {model_version} as of "
+            f"{as_of.isoformat()}; run embed_customers and publish_embeddings for this as_of first"
         )
-    return run["run_id"], run["model_version"]
+    return str(run["run_id"])
 
 
 def _earlier(spark: SparkSession, config: Config, run: PublishedRun) -> list[Sketch]:

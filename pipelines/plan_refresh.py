@@ -1,19 +1,19 @@
 """What a refresh would do: what arrived in which raw table, and how many customers it touches. Writes nothing."""
 
 from datetime import datetime
-from pathlib import Path
+from functools import reduce
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from caspr_spark import __version__
+from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config
 from caspr_spark.errors import CasprError
 from caspr_spark.events.arrivals import InputPosition, arrivals, current_position, customers_of, read_position
-from caspr_spark.model.checkpoint import current_checkpoint
-from caspr_spark.runs import run_before
 from caspr_spark.tables import last_commit_notes
 from pipelines.build_sequences import customers_to_look_at, sequence_versions
 from pipelines.contracts import event_contract
+from pipelines.refresh import previous_runs
 from pipelines.summary import Summary
 
 
@@ -23,13 +23,11 @@ def plan_refresh(spark: SparkSession, config: Config, as_of: datetime) -> Summar
     Raises:
         CasprError: no run was published up to `as_of`.
     """
-    model_version = current_checkpoint(Path(config.root)).model_version
-    previous = run_before(spark, config.root, as_of=as_of, model_version=model_version)
+    champion = champion_of(config.root)
+    runs = previous_runs(spark, config, as_of)
     last = last_commit_notes(spark, event_contract(config), config.root).get("numbers", {})
-    if previous is None or "position" not in last:
-        raise CasprError(
-            f"{config.root}: no run was published as of {as_of.isoformat()} or before; run full-build first"
-        )
+    if (previous := runs[champion]) is None or "position" not in last:
+        raise CasprError(f"{config.root}: the events were not built by full-build; run it first")
     taken = read_position(config.root, last["position"])
     now = current_position(spark, config, version=__version__, taken=taken)
     notes = [f"from {previous.as_of.isoformat()} (run {previous.run_id}) to {as_of.isoformat()}"]
@@ -40,7 +38,9 @@ def plan_refresh(spark: SparkSession, config: Config, as_of: datetime) -> Summar
     ]
     found = arrivals(spark, config, taken, now)
     is_all = isinstance(found, str)
-    customers = customers_to_look_at(spark, config, as_of, previous, sequence_versions(spark, config), is_all)
+    versions = sequence_versions(spark, config)
+    looked_at = [customers_to_look_at(spark, config, as_of, *run, versions, is_all) for run in runs.items()]
+    customers = reduce(DataFrame.union, looked_at).distinct()
     if isinstance(found, str):
         notes.append(f"every customer would be compared: {found}")
     elif found:

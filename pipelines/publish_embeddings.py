@@ -1,21 +1,24 @@
-"""Step 5: embeddings -> customer_embedding_history (all runs) -> customer_embeddings (latest a customer) -> runs."""
+"""Step 5: embeddings -> customer_embedding_history (all runs) -> the model's latest vectors -> runs.
+
+The champion's latest vectors are `customer_embeddings`; those of another model lie in a table of its own.
+"""
 
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
+from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config
 from caspr_spark.crash_points import crash_point
 from caspr_spark.errors import CasprError, GateError
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder
-from caspr_spark.model.checkpoint import current_checkpoint
 from caspr_spark.publish.feature_table import merged_into_latest
 from caspr_spark.publish.gates import failed_checks, vector_health
-from caspr_spark.runs import Run, record_run
+from caspr_spark.registry import checkpoint_folder, read_model
+from caspr_spark.runs import Run, embedding_run_id, record_run
 from caspr_spark.tables import (
     committed_with,
     create_table,
@@ -26,28 +29,34 @@ from caspr_spark.tables import (
     table_version,
     write_table,
 )
+from pipelines.latest_vectors import latest_table, latest_vectors, serve_champion
 from pipelines.summary import Summary
-from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS, EMBEDDINGS
+from schemas.contract import Contract
+from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, EMBEDDINGS
 from schemas.runs import RUNS
 
-PUBLISHED = (CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS)
 
+def publish_embeddings(
+    spark: SparkSession, config: Config, as_of: datetime, *, model_version: str | None = None
+) -> Summary:
+    """Publish the run in `embeddings`: history, then the model's latest table, then the run's row in `runs`.
 
-def publish_embeddings(spark: SparkSession, config: Config, as_of: datetime) -> Summary:
-    """Publish the run in `embeddings`: history, then the latest table, then the run's row in `runs`.
-
+    `model_version`: whose run; None for the champion's.
     Customers whom a refresh looked at and who have no event any more lose their row in the latest table. The same run
     again commits nothing.
 
     Raises:
         GateError: the run's vectors are not fit to be read; both tables are untouched.
-        CasprError: `embeddings` holds the run of another as_of, and this one was never published.
+        CasprError: `embeddings` holds the run of another as_of or model, and this one was never published.
     """
-    before = _versions(spark, config.root)
-    run, rows = _run_to_publish(spark, config, as_of)
+    model_version = model_version or champion_of(config.root)
+    serve_champion(spark, config.root)
+    table = latest_table(config.root, model_version)
+    before = _versions(spark, config.root, table)
+    run, rows = _run_to_publish(spark, config, as_of, model_version)
     if run is None:
         return Summary("publish", 0, 0, ("no customer to publish",), changed=False)
-    create_table(spark, CUSTOMER_EMBEDDINGS, config.root)
+    create_table(spark, table, config.root)
     gone = _gone(spark, config, run, rows)
     run = replace(run, num_removed=gone.count())
     numbers = {"rows": run.num_customers, "run": run.as_json()}
@@ -63,41 +72,46 @@ def publish_embeddings(spark: SparkSession, config: Config, as_of: datetime) -> 
         once=run.run_id,
     )
     crash_point("after_history")
-    latest = DeltaTable.forPath(spark, table_path(CUSTOMER_EMBEDDINGS, config.root))
+    latest = DeltaTable.forPath(spark, table_path(table, config.root))
     with committed_with(spark, made_from=run.run_id, numbers=numbers, once=run.run_id):
         merged_into_latest(rows, gone, latest, run).execute()
     crash_point("after_latest")
     record_run(spark, run, config.root)
     crash_point("after_runs")
     notes = (f"{run.num_removed:,} customers without any event removed",) if run.num_removed else ()
-    return Summary(
-        "publish", run.num_customers, run.num_customers, notes, changed=_versions(spark, config.root) != before
-    )
+    changed = _versions(spark, config.root, table) != before
+    return Summary("publish", run.num_customers, run.num_customers, notes, changed=changed)
 
 
-def _run_to_publish(spark: SparkSession, config: Config, as_of: datetime) -> tuple[Run | None, DataFrame]:
-    """The run as of a time and its rows: those in `embeddings`, or those that history has already."""
+def _run_to_publish(
+    spark: SparkSession, config: Config, as_of: datetime, model_version: str
+) -> tuple[Run | None, DataFrame]:
+    """The run of a model as of a time and its rows: those in `embeddings`, or those that history has already."""
     rows = read_table(spark, EMBEDDINGS, config.root)
     made_from = last_commit_notes(spark, EMBEDDINGS, config.root).get("made_from", "")
     health = vector_health(rows).first()
     assert health is not None  # an aggregate without groups has one row
     run_id, num_rows = health["run_id"] or made_from, int(health["num_rows"])
-    is_another = num_rows and health["as_of_microseconds"] != round(as_of.timestamp() * 1_000_000)
+    folder = sequences_folder(config.root, as_of)
+    if (first := rows.select("model_version").first()) is not None:
+        found = (health["as_of_microseconds"], first["model_version"])
+        is_another = found != (round(as_of.timestamp() * 1_000_000), model_version)
+    else:
+        is_another = run_id != embedding_run_id(read_manifest(folder), model_version)
     if is_another:
-        run_id, rows = _recorded_run(spark, config.root, as_of)
+        run_id, rows = _recorded_run(spark, config.root, as_of, model_version)
         num_rows = rows.count()
-    manifest = read_manifest(sequences_folder(config.root, as_of))
+    manifest = read_manifest(folder)
     if not is_another:
-        _stop_if_unfit(health, config, manifest)
+        _stop_if_unfit(health, config.root, manifest, model_version)
     if not num_rows and manifest.touched is None:
         return None, rows
-    model_version = rows.select("model_version").first()
     run = Run(
         run_id=run_id,
         as_of=as_of,
         kind=manifest.kind,
-        model_version=model_version[0] if model_version else current_checkpoint(Path(config.root)).model_version,
-        previous_run_id=str(manifest.lineage.get("previous_run_id") or "") or None,
+        model_version=model_version,
+        previous_run_id=manifest.previous_runs.get(model_version) or None,
         events_version=int(manifest.lineage.get("events_version", -1)),
         profiles_version=int(manifest.lineage.get("profiles_version", -1)),
         num_customers=num_rows,
@@ -108,7 +122,7 @@ def _run_to_publish(spark: SparkSession, config: Config, as_of: datetime) -> tup
 
 def _gone(spark: SparkSession, config: Config, run: Run, rows: DataFrame) -> DataFrame:
     """customer_id of the customers in the latest table that the run looked at and found without any event."""
-    latest = read_table(spark, CUSTOMER_EMBEDDINGS, config.root).select("customer_id")
+    latest = latest_vectors(spark, config.root, run.model_version).select("customer_id")
     folder = sequences_folder(config.root, run.as_of)
     manifest = read_manifest(folder)
     if manifest.touched is None:
@@ -119,30 +133,31 @@ def _gone(spark: SparkSession, config: Config, run: Run, rows: DataFrame) -> Dat
     )
 
 
-def _stop_if_unfit(health: Row, config: Config, manifest: SequenceManifest) -> None:
-    if failures := failed_checks(health.asDict(), num_rows=manifest.rows, size=config.model.embedding_size):
+def _stop_if_unfit(health: Row, root: str, manifest: SequenceManifest, model_version: str) -> None:
+    size = read_model(checkpoint_folder(root, model_version)).section.embedding_size
+    if failures := failed_checks(health.asDict(), num_rows=manifest.rows, size=size):
         raise GateError(
-            f"{table_path(EMBEDDINGS, config.root)}: the run is not fit to be published; what was published before is "
+            f"{table_path(EMBEDDINGS, root)}: the run is not fit to be published; what was published before is "
             "still served. Retrain, or embed again, then publish.\n" + "\n".join(f"  - {line}" for line in failures)
         )
 
 
-def _recorded_run(spark: SparkSession, root: str, as_of: datetime) -> tuple[str, DataFrame]:
-    """run_id and rows of the run that history holds of an as_of whose `embeddings` were overwritten since by another's.
+def _recorded_run(spark: SparkSession, root: str, as_of: datetime, model_version: str) -> tuple[str, DataFrame]:
+    """run_id and rows of the run that history holds of a model and as_of whose `embeddings` were overwritten since.
 
     Whoever was killed between history and latest then finishes from history; otherwise nothing is left to do.
     """
     if table_exists(spark, CUSTOMER_EMBEDDING_HISTORY, root):
         history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, root)
-        at_as_of = history.where(F.col("as_of") == F.lit(as_of))
+        at_as_of = history.where((F.col("as_of") == F.lit(as_of)) & (F.col("model_version") == model_version))
         if (last := at_as_of.agg(F.max("run_id").alias("run_id")).first()) is not None and last["run_id"] is not None:
             return last["run_id"], at_as_of.where(F.col("run_id") == last["run_id"])
     raise CasprError(
-        f"{table_path(EMBEDDINGS, root)}: expected the run as of {as_of.isoformat()}, found another; "
-        "run embed_customers for this as_of first"
+        f"{table_path(EMBEDDINGS, root)}: expected the run as of {as_of.isoformat()} of model {model_version}, found "
+        "another; run embed_customers for this as_of and model first"
     )
 
 
-def _versions(spark: SparkSession, root: str) -> list[int]:
+def _versions(spark: SparkSession, root: str, latest: Contract) -> list[int]:
     """Newest version of each table that publishing writes."""
-    return [table_version(spark, contract, root) for contract in (*PUBLISHED, RUNS)]
+    return [table_version(spark, contract, root) for contract in (CUSTOMER_EMBEDDING_HISTORY, latest, RUNS)]

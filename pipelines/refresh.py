@@ -2,19 +2,19 @@
 
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from caspr_spark.aliases import champion_of, read_aliases
 from caspr_spark.config import Config
 from caspr_spark.errors import CasprError
-from caspr_spark.model.checkpoint import current_checkpoint
+from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.runs import Run, mend_runs, record_run, run_before
-from pipelines.build_sequences import refresh_sequences, sequence_versions
-from pipelines.full_build import Runner, served
+from pipelines.build_sequences import present_fit, refresh_sequences, sequence_versions
+from pipelines.latest_vectors import latest_table, serve_champion
 from pipelines.refresh_events import refresh_events
+from pipelines.scored_models import SERVED, Runner, for_each_model, refusal, refused
 from pipelines.summary import Summary
-from schemas.embeddings import CUSTOMER_EMBEDDINGS
 
 
 def refresh(
@@ -25,30 +25,48 @@ def refresh(
     compare_all: bool = False,
     run_step: Runner = lambda name, step: step(),
 ) -> list[Summary]:
-    """Bring the published vectors up to `as_of`, of touched and new customers only, with the current model.
+    """Bring the published vectors up to `as_of`, of touched and new customers only, by the champion and the challenger.
 
-    `compare_all`: look at every customer's raw rows and make every vector again.
+    Each model goes on from its own last run; a challenger without one begins with everybody. A challenger that cannot
+    be scored leaves a `problem` in the summaries. `compare_all`: look at every customer's raw rows and make every
+    vector again.
 
     Raises:
-        CasprError: no run of the current model was published up to `as_of`, so there is nothing to go on from.
+        CasprError: no run of the champion was published up to `as_of`, so there is nothing to go on from.
     """
-    mend_runs(spark, CUSTOMER_EMBEDDINGS, config.root)
-    model_version = current_checkpoint(Path(config.root)).model_version
-    previous = run_before(spark, config.root, as_of=as_of, model_version=model_version)
-    if previous is None:
-        raise CasprError(
-            f"{config.root}: no run of model {model_version} was published as of {as_of.isoformat()} or before; "
-            "run full-build first"
-        )
+    serve_champion(spark, config.root)
+    for model in read_aliases(config.root).scored:
+        mend_runs(spark, latest_table(config.root, model), config.root)
+    previous = previous_runs(spark, config, as_of)
     summaries = [run_step("events", partial(refresh_events, spark, config, as_of, compare_all=compare_all))]
+    challenger = read_aliases(config.root).challenger
+    if challenger is not None and (error := refusal(config.root, challenger, present_fit(spark, config)[1])):
+        summaries.append(refused(challenger, error, run_step))
+        del previous[challenger]
     step = partial(refresh_sequences, spark, config, as_of, previous=previous, everybody=compare_all)
     sequences = run_step("sequences", step)
     summaries.append(sequences)
-    if not sequences.rows_in:
-        if as_of > previous.as_of:  # the next refresh goes on from here
+    due = read_manifest(sequences_folder(config.root, as_of)).previous_runs if sequences.rows_in else {}
+    for model, run in previous.items():
+        if model not in due and run is not None and as_of > run.as_of:  # the next refresh goes on from here
             versions = sequence_versions(spark, config)
-            run_id = f"{as_of:%Y%m%dT%H%M%SZ}-{model_version}-unchanged"
-            unchanged = Run(run_id, as_of, "refresh", model_version, previous.run_id, **versions)
-            record_run(spark, unchanged, config.root)
-        return summaries
-    return summaries + [run_step(name, partial(step, spark, config, time)) for name, time, step in served(as_of)]
+            run_id = f"{as_of:%Y%m%dT%H%M%SZ}-{model}-unchanged"
+            record_run(spark, Run(run_id, as_of, "refresh", model, run.run_id, **versions), config.root)
+    return summaries + for_each_model(spark, config, as_of, SERVED, models=due, run_step=run_step)
+
+
+def previous_runs(spark: SparkSession, config: Config, as_of: datetime) -> dict[str, Run | None]:
+    """model_version -> its last run up to `as_of`, the champion first; None where a challenger has none yet.
+
+    Raises:
+        CasprError: the champion has none.
+    """
+    champion = champion_of(config.root)
+    models = read_aliases(config.root).scored
+    runs = {model: run_before(spark, config.root, as_of=as_of, model_version=model) for model in models}
+    if runs[champion] is None:
+        raise CasprError(
+            f"{config.root}: no run of model {champion} was published as of {as_of.isoformat()} or before; "
+            "run full-build first"
+        )
+    return runs

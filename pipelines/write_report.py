@@ -13,16 +13,19 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark import __version__
+from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config
 from caspr_spark.evaluate.significance import score_table
 from caspr_spark.lineage import fingerprint
 from caspr_spark.monitor import pictures, samples
 from caspr_spark.monitor.drift import QUANTILES
 from caspr_spark.monitor.report import Account, Neighbour, Page, Shown, made_from, nearest, page_html, places
+from caspr_spark.registry import CURVE, checkpoint_folder
 from caspr_spark.tables import last_commit_notes, read_table, table_exists
 from pipelines.contracts import event_contract
 from pipelines.drift_section import drift_section
 from pipelines.evaluate_embeddings import evaluation_file, read_evaluation, task_score_table
+from pipelines.model_section import model_section
 from pipelines.monitor_embeddings import published_run
 from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
@@ -42,15 +45,17 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
     Raises:
         CasprError: no run was published for this as_of.
     """
-    run_id, model_version = published_run(spark, config.root, as_of)
+    model_version = champion_of(config.root)
+    run_id = published_run(spark, config.root, as_of, model_version)
     metrics = _metrics(spark, config.root, as_of, run_id)
     scores = task_score_table(spark, config, as_of)
-    curve = Path(config.root) / "checkpoints" / model_version / "curve.jsonl"
+    curve = checkpoint_folder(config.root, model_version) / CURVE
     evaluations = {
         name: found
         for name in config.evaluate.tasks
-        if (found := read_evaluation(evaluation_file(config.root, name, as_of)))
+        if (found := read_evaluation(evaluation_file(config.root, name, as_of, model_version)))
     }
+    models = model_section(spark, config, as_of)
     drift = drift_section(spark, config, run_id=run_id, as_of=as_of)
     inputs = fingerprint(
         version=__version__,
@@ -61,6 +66,7 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         curve=curve.read_text() if curve.exists() else "",
         evaluations=evaluations,
         drift=asdict(drift),
+        models=models,
         settings=[config.dataset, config.report.model_dump(), config.monitor.model_dump(), config.seed],
     )
     place = report_file(config.root, as_of)
@@ -89,6 +95,7 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
             "run": run_id,
             "model": model_version,
         },
+        models=models,
         made_from=inputs,
         accounts=_accounts(metrics),
         pictures=shown,

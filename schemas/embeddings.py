@@ -1,5 +1,7 @@
 """`embeddings` (one run), `customer_embedding_history` (all runs) and `customer_embeddings` (latest per customer)."""
 
+from dataclasses import replace
+
 from schemas.contract import Column, Contract
 
 _COLUMNS = (
@@ -17,3 +19,10 @@ CUSTOMER_EMBEDDING_HISTORY = Contract(
     "customer_embedding_history", _COLUMNS, key=("customer_id", "run_id"), time_key="as_of"
 )
 CUSTOMER_EMBEDDINGS = Contract("customer_embeddings", _COLUMNS, key=("customer_id",))
+"""Vectors of one model, the champion: what readers get."""
+PUBLISHED = (CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS)
+
+
+def latest_of(model_version: str) -> Contract:
+    """The latest vectors of a model that is not the champion, kept so that it can become it (again)."""
+    return replace(CUSTOMER_EMBEDDINGS, name=f"{CUSTOMER_EMBEDDINGS.name}_of_{model_version}")

@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 
 from caspr_spark.errors import UnsafeError
-from caspr_spark.manifest import Layout, SequenceManifest
+from caspr_spark.manifest import Fit, Layout
 from caspr_spark.model.batch import Columns, batch_of, columns_of
-from caspr_spark.model.checkpoint import Checkpoint, ModelRecord, check_fits, load_checkpoint
+from caspr_spark.model.checkpoint import Checkpoint, load_checkpoint
 from caspr_spark.model.encoder import Encoder
 from caspr_spark.model.network import Network
+from caspr_spark.registry import ModelRecord, check_fits
 
 CHUNK = 256
 """Customers that are encoded at once, of similar length; it changes the speed, not the vectors."""
@@ -35,9 +36,9 @@ class LoadedEncoder:
         """Names of the columns that `encode` needs."""
         return columns_of(self.manifest_requirements.layout)
 
-    def check_fits(self, manifest: SequenceManifest) -> None:
-        """Raise UnsafeError, saying what differs, unless the model can read the sequences of `manifest`."""
-        check_fits(self.manifest_requirements, manifest)
+    def check_fits(self, data: Fit) -> None:
+        """Raise UnsafeError, saying what differs, unless the model can read sequences of this fit."""
+        check_fits(self.manifest_requirements, data)
 
     def encode(self, columns: Columns, as_of_us: int | NDArray[np.int64]) -> NDArray[np.float32]:
         """[B, E], one row a customer, in the order given. `as_of_us`: microseconds since 1970-01-01 UTC."""

@@ -68,6 +68,8 @@ class Page:
     """Lines of the evaluation's score table, by column name."""
     unknown_shares: Mapping[str, float]
     missing: Mapping[str, str] = field(default_factory=dict)
+    models: Sequence[Mapping[str, str]] = ()
+    """The models that were scored as of the page's time, the champion first: column -> text."""
 
 
 def page_html(page: Page) -> str:

@@ -26,12 +26,12 @@ from caspr_spark import errors
 from caspr_spark.config import ModelSection, PretrainSection
 from caspr_spark.errors import CasprError, ConfigError, TemporaryError
 from caspr_spark.manifest import read_manifest
-from caspr_spark.model.checkpoint import checkpoints_folder, current_checkpoint, load_checkpoint
 from caspr_spark.pretrain.job import EpochRecord, Job, pretrain_fingerprint
 from caspr_spark.pretrain.ranks import SingleRank
 from caspr_spark.pretrain.reader import check_sequence_files
 from caspr_spark.pretrain.trainer import train
 from caspr_spark.pretrain.worker import BEAT_FILE, ERROR_FILES, PROGRESS_FILE, run_worker_of
+from caspr_spark.registry import checkpoints_folder, trained_model
 
 Progress = Callable[[EpochRecord], None]
 WORKER_MODULE = "caspr_spark.pretrain.worker"
@@ -51,11 +51,11 @@ def pretrain(
     root: Path,
     progress: Progress | None,
 ) -> str:
-    """Train on the sequences of `manifest_folder`, make the checkpoint current, return its model_version.
+    """Train on the sequences of `manifest_folder`, write the checkpoint, return its model_version.
 
-    Does nothing but verify and return the current version where the same training was done before. An interrupted
-    training goes on after its last whole epoch. Raises ConfigError, UnsafeError or CasprError of any worker;
-    TemporaryError while another training of the same root runs.
+    Does nothing but verify the checkpoint and return its version where the same training was done before. An
+    interrupted training goes on after its last whole epoch. Raises ConfigError, UnsafeError or CasprError of any
+    worker; TemporaryError while another training of the same root runs.
     """
     manifest_folder, root = manifest_folder.resolve(), root.resolve()
     manifest = read_manifest(manifest_folder)
@@ -63,7 +63,7 @@ def pretrain(
     checkpoints = checkpoints_folder(root)
     checkpoints.mkdir(parents=True, exist_ok=True)
     with _only_one(checkpoints):
-        if version := _done_before(root, fingerprint):
+        if version := trained_model(root, fingerprint):
             return version
         _check_launcher(pretrain)
         check_sequence_files(manifest_folder, manifest)
@@ -83,17 +83,10 @@ def pretrain(
             _in_spark(job, tell)
         else:
             _in_processes(job, tell)
+        version = trained_model(root, fingerprint)
+        assert version is not None  # the worker of rank 0 has just written it
         shutil.rmtree(job.work_folder)
-        return current_checkpoint(root).model_version
-
-
-def _done_before(root: Path, fingerprint: str) -> str | None:
-    """The current version, if this very training made it and every byte of it is still there."""
-    with contextlib.suppress(CasprError):  # no checkpoint, or a damaged one: then there is something to do
-        current = current_checkpoint(root)
-        if current.fingerprint == fingerprint:
-            return load_checkpoint(checkpoints_folder(root) / current.model_version).model_version
-    return None
+        return version
 
 
 def _check_launcher(pretrain: PretrainSection) -> None:

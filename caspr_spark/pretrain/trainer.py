@@ -12,13 +12,14 @@ from torch import Tensor
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import SequenceManifest, Split, read_manifest
 from caspr_spark.model.batch import Batch, batch_of
-from caspr_spark.model.checkpoint import ModelRecord, save_checkpoint
+from caspr_spark.model.checkpoint import save_checkpoint
 from caspr_spark.model.network import Network
 from caspr_spark.pretrain.job import EpochRecord, Job
 from caspr_spark.pretrain.objectives import MaskedRecovery, masked_events, sees_events
 from caspr_spark.pretrain.ranks import Ranks
 from caspr_spark.pretrain.reader import Rows, SequenceReader
 from caspr_spark.pretrain.state import FlatWeights, TrainingState, load_state, save_state
+from caspr_spark.registry import ModelRecord
 
 VALIDATION_EPOCH = 0
 """Masks of validation customers are those of this epoch, always: their loss is comparable from epoch to epoch."""
@@ -230,7 +231,7 @@ class _Trainer:
             )
 
     def save(self, state: TrainingState) -> str:
-        """Write the checkpoint and make it the current one."""
+        """Write the checkpoint."""
         model = ModelRecord(
             section=self.job.model,
             layout=self.manifest.layout,

@@ -11,14 +11,14 @@ from pathlib import PurePosixPath
 from caspr_spark.errors import ConfigError
 from caspr_spark.tables import TABLE_PROPERTIES, table_path
 from schemas.contract import Contract
-from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS
+from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS, PUBLISHED
 
 ENTITY_KEY = CUSTOMER_EMBEDDINGS.key[0]
 """The column by which rows of either table are looked up."""
 
 _MEANINGS = {
     CUSTOMER_EMBEDDING_HISTORY.name: "every published vector of every customer: one row a customer and run",
-    CUSTOMER_EMBEDDINGS.name: "the latest vector of every customer: one row a customer",
+    CUSTOMER_EMBEDDINGS.name: "the latest vector of every customer by the champion model: one row a customer",
 }
 _FEAST_TYPES = {
     "array<float>": "Array(Float32)",
@@ -121,7 +121,7 @@ def _sql(kind: str, root: str, schema: str, *, existing: bool, keys: bool) -> st
     if keys:
         lines.append("-- Keys are not enforced here. Two models may have vectors of one customer and as_of: filter by")
         lines.append("-- model_version before a point-in-time lookup where more than one model was published.")
-    for contract in (CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS):
+    for contract in PUBLISHED:
         name = f"{_schema(schema)}.{_name(contract.name)}"
         location = f"LOCATION {_text(_location(contract, root))}"
         statements = (

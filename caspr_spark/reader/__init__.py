@@ -7,8 +7,9 @@
 
 Every call reads one version of one table below `root`, so a publish that goes on at the same time is seen whole or not
 at all. Frames come back as a pyarrow.Table, or as pandas or Polars where these are given or asked for (`as_`). Vectors
-of two models have nothing to do with one another: where a result would hold both, the call is refused until one is
-chosen (`model_version`) or the mixture is wanted (`mix_models=True`).
+are the champion's, the model in use, or of the one that is chosen (`model_version`). Those of two models have nothing
+to do with one another: where a result would need both, the call is refused, unless the mixture is wanted
+(`mix_models=True`).
 """
 
 from caspr_spark.reader.published import newest_versions, read_as_of, read_latest, read_run

@@ -28,10 +28,10 @@ def read_latest(
 ) -> Frame:
     """The newest vector of each customer, or of each of `customers` that has one; ordered by customer_id.
 
-    With `model_version` it is the newest one of that model, found in the history, so that a reader who has pinned a
-    model is not disturbed by the publishing of another. `columns` are the contract's that come back beside
-    customer_id (all by default). `version` is the version of the table that is read: `customer_embeddings`, or
-    `customer_embedding_history` with `model_version`.
+    It is the champion's: the model in use. With `model_version` it is the newest one of that model, found in the
+    history, so that a reader who has pinned a model is not disturbed by the publishing of another, nor by a switch.
+    `columns` are the contract's that come back beside customer_id (all by default). `version` is the version of the
+    table that is read: `customer_embeddings`, or `customer_embedding_history` with `model_version`.
 
     Raises:
         UnsafeError: the result would hold vectors of several models.
@@ -72,7 +72,8 @@ def read_as_of(
             their columns and a pandas index are kept.
         zone: the IANA time zone of times that have none; without it such times are refused.
         max_age: a vector whose as_of is older than this at the row's time counts as none.
-        model_version: only vectors of this model.
+        model_version: only vectors of this model; by default of the champion, the model in use, which is refused where
+            a time lies before its first vectors and another model has some.
         mix_models: allow vectors of several models in the result; at an equal as_of the greatest run_id is taken.
         columns: the contract's columns that are added (all but customer_id by default). They are null in rows without
             a vector, without a time, or without a customer.
@@ -98,8 +99,16 @@ def read_as_of(
     history = rows_of(table, CUSTOMER_EMBEDDING_HISTORY, needed, conditions)
     if model_version is not None:
         _stop_if_unknown("model_version", model_version, history, table)
+    served = None if mix_models or model_version is not None else _served_model(root)
+    everything = history
+    if served is not None:
+        history = everything.filter(pc.equal(everything.column("model_version"), served))
     positions = newest_positions(customers, times, history, max_age)
-    if not mix_models and model_version is None:
+    if served is not None:
+        earlier = _before_the_first_of(served, everything, table)
+        missed = newest_positions(customers, times, earlier, max_age).filter(pc.is_null(positions))
+        _stop_if_missed(earlier.take(missed.drop_null()), table)
+    elif not mix_models and model_version is None:
         _stop_if_models_are_mixed(rivals_of(history, positions), table)
     vectors = pa.table({name: history.column(name).take(positions) for name in names})
     return with_columns(entities, vectors)
@@ -159,18 +168,48 @@ def _texts(customers: Iterable[str]) -> Any:
         raise CasprError(f"customers: expected texts, found {found!r}; customers are known by text") from None
 
 
+def _served_model(root: str | Path) -> str | None:
+    """The model of the latest table; None where there is none yet, or several."""
+    try:
+        latest = snapshot(root, CUSTOMER_EMBEDDINGS, None)
+    except CasprError:
+        return None
+    models = rows_of(latest, CUSTOMER_EMBEDDINGS, ["model_version"], []).column("model_version").unique().to_pylist()
+    return models[0] if len(models) == 1 else None
+
+
+def _before_the_first_of(model: str, history: Any, table: Snapshot) -> Any:
+    """Rows of `history` from before the model's first vector in the table."""
+    first = pc.min(rows_of(table, CUSTOMER_EMBEDDING_HISTORY, ["as_of"], of_model(model)).column("as_of"))
+    return history.filter(pc.less(history.column("as_of"), first)) if first.is_valid else history
+
+
+def _stop_if_missed(rows: Any, table: Snapshot) -> None:
+    if rows.num_rows:
+        raise UnsafeError(
+            f"{table.path}: for {rows.num_rows} rows there is no vector of the champion, the model in use, but one of "
+            f"another model from before it, which cannot be compared with it ({_models_of(rows)}). {_CHOOSE}"
+        )
+
+
 def _stop_if_models_are_mixed(rows: Any, table: Snapshot) -> None:
+    if (num_models := len(rows.column("model_version").unique())) > 1:
+        raise UnsafeError(
+            f"{table.path}: the result would hold vectors of {num_models} models, which cannot be compared with "
+            f"one another ({_models_of(rows)}). {_CHOOSE}"
+        )
+
+
+_CHOOSE = "Choose one with model_version=, or take all with mix_models=True"
+
+
+def _models_of(rows: Any) -> str:
+    """Each model of the rows with its number of vectors and their times."""
     models = rows.group_by("model_version").aggregate([("as_of", "min"), ("as_of", "max"), ("as_of", "count")])
-    if models.num_rows < 2:
-        return
-    found = "; ".join(
+    return "; ".join(
         f"{model['model_version']}: {model['as_of_count']} vectors, as of {model['as_of_min']:%Y-%m-%d %H:%M} to "
         f"{model['as_of_max']:%Y-%m-%d %H:%M}"
         for model in models.sort_by([("as_of_max", "ascending"), ("model_version", "ascending")]).to_pylist()
-    )
-    raise UnsafeError(
-        f"{table.path}: the result would hold vectors of {models.num_rows} models, which cannot be compared with "
-        f"one another ({found}). Choose one with model_version=, or take all with mix_models=True"
     )
 
 

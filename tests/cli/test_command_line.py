@@ -5,16 +5,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
-from jobs.cli import app, main, parsed_as_of
+from caspr_spark.errors import UnsafeError
+from jobs.cli import app, main, models, parsed_as_of
+from pipelines.scored_models import Runner, refused
+from pipelines.summary import Summary
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
-OTHERS = ("backfill", "export", "maintain", "runs", "simulate-bank")  # every other verb is for one time
+OTHERS = ("backfill", "export", "maintain", "models", "runs", "simulate-bank")  # every other verb is for one time
+OF_MODELS = sorted(get_command(models).commands)  # type: ignore[attr-defined]
 TIMED = [verb for verb in VERBS if verb not in OTHERS]
 SHOP = str(ROOT / "docs" / "example" / "shop.yaml")
 AS_OF = "2024-06-01T00:00:00Z"
@@ -39,8 +44,8 @@ def outcome(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
 
 
 def test_every_verb_has_a_job_and_a_pipeline_of_its_name() -> None:
-    names = [verb.replace("-", "_") for verb in VERBS if verb not in ("runs", "export")]  # these only show
-    assert len(names) == 14
+    names = [verb.replace("-", "_") for verb in VERBS if verb not in ("runs", "export", "models")]  # for people
+    assert len(names) == 15
     for name in names:
         assert (ROOT / "pipelines" / f"{name}.py").is_file(), name
         assert f'run_job("{name.replace("_", "-")}")' in (ROOT / "jobs" / f"{name}.py").read_text(), name
@@ -52,12 +57,34 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert [verb for verb in VERBS if not re.search(rf"\b{verb}\b", out)] == []
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, *(f"models {verb}" for verb in OF_MODELS)])
 def test_help_of_a_verb_names_its_options(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = outcome(capsys, verb, "--help")
+    code, out, _ = outcome(capsys, *verb.split(), "--help")
     assert code == 0
-    assert "--config" in out
+    assert ("--config" in out) == (verb != "models")
     assert bool(re.search(r"--as-of +<", out)) == (verb in TIMED)
+
+
+def test_models_has_a_verb_for_each_thing_that_can_be_done_with_them() -> None:
+    assert OF_MODELS == ["ls", "rollback", "set", "show", "unset"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["set", "challenger", "nowhere"], "there is no model 'nowhere'; it has none"),
+        (["set", "winner", "m1"], "'winner' is not one of 'champion', 'challenger'"),
+        (["unset", "champion"], "'champion' is not"),
+    ],
+)
+def test_a_model_or_alias_that_there_is_not_is_said(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    overlay = tmp_path / "root.yaml"
+    overlay.write_text(f"root: {tmp_path}\n")
+    code, _, err = outcome(capsys, "models", *arguments, "--config", SHOP, "--config", str(overlay))
+    assert code == 2
+    assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", err).split())
 
 
 def test_the_installed_command_is_there() -> None:
@@ -123,3 +150,26 @@ def test_a_mistyped_verb_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = outcome(capsys, "build-event")
     assert code == 2
     assert "build-events" in err
+
+
+def test_f17_a_refused_challenger_ends_a_refresh_that_did_the_rest_with_its_own_exit_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refreshed(*_arguments: object, run_step: Runner, **_settings: object) -> list[Summary]:
+        done = run_step("publish", lambda: Summary("publish", 7, 7))
+        return [refused("m2", UnsafeError("m2/weights.safetensors: the file was changed"), run_step), done]
+
+    monkeypatch.setattr("jobs.cli._session", lambda *_arguments, **_settings: nullcontext())
+    monkeypatch.setattr("pipelines.refresh.refresh", refreshed)
+    monkeypatch.setattr("pipelines.write_report.write_report", lambda *_arguments: Summary("report", 7, 1))
+    code, out, err = outcome(capsys, "refresh", "--config", SHOP, "--as-of", AS_OF)
+    assert code == 5
+    assert [line.split()[0] for line in out.splitlines()[1:]] == [
+        "publish",
+        "challenger",
+        "warning:",
+        "report",
+        "Report:",
+    ]
+    assert "m2 was not scored, the champion was" in out
+    assert "the file was changed" in err

@@ -12,14 +12,16 @@ import torch
 from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
+from caspr_spark.aliases import change_aliases, with_trained
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.embed.score import scored_customers
 from caspr_spark.errors import CasprError, UnsafeError
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder, write_manifest
-from caspr_spark.model.checkpoint import ModelRecord, save_checkpoint
+from caspr_spark.model.checkpoint import save_checkpoint
 from caspr_spark.model.network import Network
 from caspr_spark.model.scoring import load_encoder
+from caspr_spark.registry import ModelRecord
 from caspr_spark.tables import last_commit_notes, read_table
 from pipelines.embed_customers import embed_customers
 from schemas.embeddings import EMBEDDINGS
@@ -63,7 +65,9 @@ def save_untrained(root: Path, manifest: SequenceManifest, *, seed: int = 1) -> 
         seed=seed,
     )
     network = Network(record.section, record.layout, record.scaling)
-    return save_checkpoint(root, record, network.state_dict(), [])
+    version = save_checkpoint(root, record, network.state_dict(), [])
+    change_aliases(root, lambda aliases: with_trained(aliases, version))
+    return version
 
 
 def direct_vectors(root: Path) -> dict[str, NDArray[np.float32]]:
@@ -131,8 +135,8 @@ def test_f74_vectors_do_not_depend_on_batch_size_or_partitions(
 
 def test_another_model_is_another_run(spark: SparkSession, config: Config) -> None:
     first = embed_customers(spark, config, AS_OF)
-    save_untrained(Path(config.root), read_manifest(sequences_folder(config.root, AS_OF)), seed=2)
-    second = embed_customers(spark, config, AS_OF)
+    challenger = save_untrained(Path(config.root), read_manifest(sequences_folder(config.root, AS_OF)), seed=2)
+    second = embed_customers(spark, config, AS_OF, model_version=challenger)
 
     assert second.changed
     assert first.notes != second.notes
@@ -200,6 +204,6 @@ def test_a_customer_lost_between_manifest_and_table_fails_the_run(spark: SparkSe
 def test_no_sequences_or_no_model_is_said_clearly(spark: SparkSession, config: Config) -> None:
     with pytest.raises(CasprError, match="no sequences here; run build_sequences"):
         embed_customers(spark, config, datetime(2025, 1, 1, tzinfo=UTC))
-    (Path(config.root) / "checkpoints" / "current.json").unlink()
-    with pytest.raises(CasprError, match="no checkpoint yet; run pretrain_model first"):
+    (Path(config.root) / "checkpoints" / "aliases.json").unlink()
+    with pytest.raises(CasprError, match="no model yet; run pretrain_model first"):
         embed_customers(spark, config, AS_OF)

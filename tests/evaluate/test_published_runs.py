@@ -38,9 +38,14 @@ from schemas.profile_metrics import PROFILE_METRICS
 from schemas.run_metrics import RUN_METRICS
 from schemas.task_scores import TASK_SCORES
 from schemas.vocabulary import VOCABULARY
+from tests.models.registered import register
 
 FIRST, SECOND = datetime(2017, 10, 1, tzinfo=UTC), datetime(2017, 10, 8, tzinfo=UTC)
 NUM_CUSTOMERS = 120
+PAGE, REGION = (CategoricalAttribute(name=name, num_ids=5) for name in ("page", "region"))
+LAYOUT = Layout(
+    max_events=2, categorical=(PAGE,), sets=(), numerical=(), profile_categorical=(REGION,), profile_numerical=()
+)
 SCRIPT = "<script>alert(1)</script>"
 OVERLAY = """
 dataset: shop
@@ -80,9 +85,7 @@ def lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Confi
         write_table(run, EMBEDDINGS, config.root)
         write_sequences(spark, config, as_of)
     for model in ("m1", "m2"):
-        checkpoint = Path(config.root) / "checkpoints" / model
-        checkpoint.mkdir(parents=True)
-        (checkpoint / "model.json").write_text(json.dumps({"as_of": "2017-10-01T00:00:00Z"}))
+        register(config.root, model, as_of=FIRST, layout=LAYOUT, embedding_size=4)
     epochs = [{"epoch": number, "training_loss": 1 / number, "validation_loss": 1.1 / number} for number in (1, 2, 3)]
     curve = Path(config.root) / "checkpoints" / "m1" / "curve.jsonl"
     curve.write_text("\n".join(json.dumps(epoch) for epoch in epochs))
@@ -153,10 +156,6 @@ def write_sequences(
         "profile_categorical array<int>"
     )
     spark.createDataFrame(rows, columns).write.parquet(str(folder))
-    page, region = (CategoricalAttribute(name=name, num_ids=5) for name in ("page", "region"))
-    layout = Layout(
-        max_events=2, categorical=(page,), sets=(), numerical=(), profile_categorical=(region,), profile_numerical=()
-    )
     parts = sorted(folder.glob("*.parquet"))
     files = [
         SequenceFile(path=part.name, split="training", rows=60, row_groups=1, bytes=1, sha256="0") for part in parts
@@ -164,7 +163,7 @@ def write_sequences(
     manifest = SequenceManifest(
         as_of=as_of,
         fingerprint="f",
-        layout=layout,
+        layout=LAYOUT,
         vocabulary_version="v",
         scaling={},
         files=tuple(files),
@@ -265,7 +264,7 @@ def test_task_whose_labels_are_not_known_yet_is_skipped(spark: SparkSession, lak
 def test_f58_a_model_trained_past_the_cut_is_refused(spark: SparkSession, lake: Config) -> None:
     card = Path(lake.root) / "checkpoints" / "m1" / "model.json"
     sound = card.read_text()
-    card.write_text(json.dumps({"as_of": "2017-10-08T00:00:01Z"}))
+    card.write_text(json.dumps(json.loads(sound) | {"as_of": "2017-10-08T00:00:01Z"}))
     try:
         with pytest.raises(UnsafeError, match="trained on events up to 2017-10-08T00:00:01"):
             evaluate_embeddings(spark, lake, SECOND)
@@ -288,21 +287,37 @@ def test_f100_report_escapes_what_customers_buy_and_is_written_once(spark: Spark
     assert place.read_text() == html
 
 
-def test_f83_a_new_model_is_not_compared_with_the_old(spark: SparkSession, lake: Config) -> None:
+def drift_rows(spark: SparkSession, config: Config, model: str) -> list[tuple[Any, ...]]:
+    """What the monitor wrote of a model's vectors."""
+    return sorted(
+        tuple(row)
+        for row in read_table(spark, DRIFT_METRICS, config.root).where(F.col("model_version") == model).collect()
+    )
+
+
+def test_f72_f83_a_new_model_is_not_compared_with_the_old(spark: SparkSession, lake: Config) -> None:
     run = run_rows(spark, SECOND, turned=0, model="m2")
     write_table(run, CUSTOMER_EMBEDDING_HISTORY, lake.root, mode="append", once="m2")
     write_table(run, EMBEDDINGS, lake.root)
     try:
-        notes = monitor_embeddings(spark, lake, SECOND).notes
+        of_champion = drift_rows(spark, lake, "m1")
+        notes = monitor_embeddings(spark, lake, SECOND, model_version="m2").notes
         assert "no customer has an older vector of this model" in notes[-1]
         assert "model m2 begins a new baseline" in notes[-2]
+        assert drift_rows(spark, lake, "m2")
+        assert drift_rows(spark, lake, "m1") == of_champion
+        assert not monitor_embeddings(spark, lake, SECOND).changed  # nor is the champion's record another one now
         assert write_report(spark, lake, SECOND).changed
+        models = (
+            (Path(lake.root) / "report" / f"{SECOND:%Y%m%dT%H%M%SZ}.html").read_text().partition("<h2>Models</h2>")[2]
+        )
+        assert re.findall(r"<td>(champion|challenger)</td><td>(m\d)</td>", models) == [
+            ("champion", "m1"),
+            ("challenger", "m2"),
+        ]
     finally:
         write_table(run_rows(spark, SECOND, turned=40, model="m1"), EMBEDDINGS, lake.root)
-    html = (Path(lake.root) / "report" / "index.html").read_text()
-    assert "the checkpoint has no training curve" in html
-    assert "Vectors of different models are never compared" in html
-    assert re.search(r"the model before have a mean cosine of 0\.\d+ in 60 customers outside the fit", html)
+    assert re.search(r"the model before have a mean cosine of 0\.\d+ in 60 customers outside the fit", models)
 
 
 def test_a_refresh_that_only_took_customers_out_has_nothing_to_judge(spark: SparkSession, lake: Config) -> None:
@@ -318,7 +333,7 @@ def test_a_refresh_that_only_took_customers_out_has_nothing_to_judge(spark: Spar
 
 
 def test_unpublished_as_of_is_an_error(spark: SparkSession, lake: Config) -> None:
-    with pytest.raises(CasprError, match="no run of the present model as of 2017-01-01"):
+    with pytest.raises(CasprError, match="no run of model m1 as of 2017-01-01"):
         monitor_embeddings(spark, lake, datetime(2017, 1, 1, tzinfo=UTC))
 
 

@@ -12,15 +12,10 @@ import torch
 from caspr_spark.errors import CasprError, UnsafeError
 from caspr_spark.lineage import file_sha256
 from caspr_spark.manifest import Layout, SequenceManifest
-from caspr_spark.model.checkpoint import (
-    ModelRecord,
-    check_fits,
-    current_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
+from caspr_spark.model.checkpoint import load_checkpoint, save_checkpoint
 from caspr_spark.model.network import Network
 from caspr_spark.model.scoring import encode, load_encoder
+from caspr_spark.registry import ModelRecord, check_fits, trained_model, verified_index
 from tests.pretrain.planted import AS_OF, AS_OF_US, layout_of, model_section, planted_rows, planted_scaling
 
 ROWS = planted_rows(10)
@@ -76,19 +71,15 @@ def test_the_version_is_that_of_the_content_and_of_nothing_else(saved: Path, tmp
     assert save_checkpoint(tmp_path / "d", record(seed=2), network().state_dict(), []) != saved.name
 
 
-def test_the_current_checkpoint_is_the_one_saved_last(saved: Path, tmp_path: Path) -> None:
-    assert current_checkpoint(tmp_path).model_version == saved.name
+def test_a_training_that_was_done_is_found_unless_it_is_damaged(saved: Path, tmp_path: Path) -> None:
     later = save_checkpoint(tmp_path, record(fingerprint="f2"), network().state_dict(), [])
 
-    assert current_checkpoint(tmp_path).model_dump() == {"model_version": later, "fingerprint": "f2"}
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == sorted(
-        [later, saved.name, "current.json"]
-    )
-
-
-def test_no_checkpoint_is_said_clearly(tmp_path: Path) -> None:
-    with pytest.raises(CasprError, match="no checkpoint yet; run pretrain_model first"):
-        current_checkpoint(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == sorted([later, saved.name])
+    assert trained_model(tmp_path, "f1") == saved.name
+    assert trained_model(tmp_path, "f2") == later
+    assert trained_model(tmp_path, "f3") is None
+    (saved / "weights.safetensors").write_bytes(b"")
+    assert trained_model(tmp_path, "f1") is None
 
 
 @pytest.mark.parametrize("name", FILES[:3])
@@ -97,8 +88,9 @@ def test_f17_a_flipped_bit_is_found(saved: Path, name: str) -> None:
     content[-5] ^= 1
     (saved / name).write_bytes(content)
 
-    with pytest.raises(UnsafeError, match=f"{name}: expected sha256 .*; the file was changed or cut"):
-        load_encoder(saved)
+    for read in (load_encoder, verified_index):
+        with pytest.raises(UnsafeError, match=f"{name}: expected sha256 .*; the file was changed or cut"):
+            read(saved)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -185,3 +177,26 @@ def test_f71_a_model_of_another_vocabulary_layout_or_scaling_is_refused_and_all_
     assert "layout.numerical: model (amount, refund), data (refund, amount)" in message
     assert "scaling.amount: model" in message
     assert message.count("\n  - ") == 4
+
+
+def test_f71_a_model_reads_sequences_of_a_vocabulary_that_grew_from_its_own() -> None:
+    layout = record().layout.model_dump()
+    layout["categorical"][1]["num_ids"] += 4
+    layout["sets"][0]["num_ids"] += 1
+    layout["profile_categorical"][0]["num_ids"] += 2
+    scaling = record().model_dump()["scaling"]
+    scaling["amount"]["mean"] += 0.5  # each model scales by its own
+    grown = {"vocabulary_version": "v3", "grown_from": ("v2", "v1"), "scaling": scaling}
+
+    check_fits(record(), manifest(**grown, layout=layout))
+    with pytest.raises(UnsafeError, match="vocabulary_version: model v1, data v3"):
+        check_fits(record(), manifest(**grown | {"grown_from": ("v2",)}, layout=layout))
+    layout["categorical"][0]["num_ids"] -= 1
+    with pytest.raises(UnsafeError, match=r"layout.categorical: model .*num_ids=9.*data .*num_ids=8"):
+        check_fits(record(), manifest(**grown, layout=layout))
+
+
+def test_f71_another_attribute_is_refused_though_the_vocabulary_grew() -> None:
+    layout = record().layout.model_dump() | {"numerical": ("refund",)}
+    with pytest.raises(UnsafeError, match=r"layout.numerical: model \(amount, refund\), data \(refund\)"):
+        check_fits(record(), manifest(vocabulary_version="v2", grown_from=("v1",), layout=layout))

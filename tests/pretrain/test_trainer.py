@@ -1,6 +1,5 @@
 """The training loop: it learns what was planted, keeps the best, and stops where going on would be wrong."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from caspr_spark.pretrain.job import EpochRecord, pretrain_fingerprint
 from caspr_spark.pretrain.launch import pretrain
 from caspr_spark.pretrain.objectives import MaskedRecovery
 from caspr_spark.pretrain.reader import Rows, SequenceReader
+from caspr_spark.registry import kept_models
 from tests.pretrain.planted import AS_OF_US, FilePlan, model_section, planted_rows, pretrain_section, write_planted
 
 PLANS = [FilePlan("training", (300, 200, 100)), FilePlan("validation", (150,))]
@@ -45,8 +45,8 @@ def trained(folder: Path, root: Path, *, model: dict[str, Any] | None = None, **
 
 
 def current(root: Path) -> Path:
-    version = json.loads((root / "checkpoints" / "current.json").read_text())["model_version"]
-    return root / "checkpoints" / str(version)
+    """The checkpoint of the last training."""
+    return max((root / "checkpoints").glob("*/checkpoint.json"), key=lambda path: path.stat().st_mtime_ns).parent
 
 
 @pytest.mark.parametrize("memory_dropout", [0.0, 1.0])
@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_no_checkpoint_is_written(
 
     with pytest.raises(CasprError, match=r"epoch 1, step 4: the loss is nan"):
         trained(folder, tmp_path, batch_size=32)
-    assert not (tmp_path / "checkpoints" / "current.json").exists()
+    assert not kept_models(tmp_path)
 
 
 @pytest.mark.parametrize("split", ["training", "validation"])
@@ -161,7 +161,7 @@ def test_f75_rows_that_the_feeder_loses_or_repeats_fail_the_run(
 
     with pytest.raises(CasprError, match=rf"{split}: expected \d+ customers an epoch, the reader gave \d+"):
         trained(folder, tmp_path)
-    assert not (tmp_path / "checkpoints" / "current.json").exists()
+    assert not kept_models(tmp_path)
 
 
 def test_f15_a_training_that_was_killed_goes_on_where_it_was_and_ends_the_same(folder: Path, tmp_path: Path) -> None:

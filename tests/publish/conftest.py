@@ -9,12 +9,14 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from caspr_spark.aliases import read_aliases
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
-from caspr_spark.manifest import Layout, SequenceFile, SequenceManifest, sequences_folder, write_manifest
+from caspr_spark.manifest import SequenceFile, SequenceManifest, sequences_folder, write_manifest
 from caspr_spark.tables import write_table
 from pipelines.publish_embeddings import publish_embeddings
 from schemas.embeddings import EMBEDDINGS
+from tests.models.registered import EMPTY, register
 
 COMPLETE_JOURNEY = Path(__file__).parents[2] / "conf" / "complete_journey.yaml"
 FIRST = {"ann": (1, 0), "bob": (0.5, -1)}
@@ -79,16 +81,26 @@ def overlays_below(folder: Path) -> list[Path]:
 
 
 def write_run(
-    spark: SparkSession, config: Config, vectors: Vectors, *, day: int, run_id: str, promised: int | None = None
+    spark: SparkSession,
+    config: Config,
+    vectors: Vectors,
+    *,
+    day: int,
+    run_id: str,
+    promised: int | None = None,
+    model: str = "m1",
 ) -> datetime:
+    """`m1` is the champion where there is none yet."""
     as_of = datetime(2017, 10, day, tzinfo=UTC)
+    if read_aliases(config.root).champion is None:
+        register(config.root, "m1")
     rows = [(customer, [float(x) for x in vector]) for customer, vector in vectors.items()]
     run = spark.createDataFrame(rows, "customer_id string, embedding array<float>").select(
         "*",
         F.lit(as_of).alias("as_of"),
         F.timestamp_micros(F.unix_micros(F.lit(as_of)) - 1).alias("last_event_time"),
         F.lit(3).alias("num_events"),
-        F.lit("m1").alias("model_version"),
+        F.lit(model).alias("model_version"),
         F.lit(run_id).alias("run_id"),
     )
     write_table(run, EMBEDDINGS, config.root, made_from=run_id)
@@ -98,11 +110,10 @@ def write_run(
 
 def promise_rows(root: str, as_of: datetime, rows: int) -> None:
     """A manifest that names one file of so many rows."""
-    empty = Layout(max_events=4, categorical=(), sets=(), numerical=(), profile_categorical=(), profile_numerical=())
     file = SequenceFile(path="a.parquet", split="training", rows=rows, row_groups=1, bytes=1, sha256="0")
     folder = sequences_folder(root, as_of)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = SequenceManifest(
-        as_of=as_of, fingerprint="f", layout=empty, vocabulary_version="v", scaling={}, files=(file,), lineage={}
+        as_of=as_of, fingerprint="f", layout=EMPTY, vocabulary_version="v", scaling={}, files=(file,), lineage={}
     )
     write_manifest(manifest, folder)

@@ -12,8 +12,8 @@ from pyspark.sql import SparkSession
 
 from caspr_spark.config import Config
 from caspr_spark.tables import read_table, write_table
-from pipelines.publish_embeddings import PUBLISHED, publish_embeddings
-from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, EMBEDDINGS
+from pipelines.publish_embeddings import publish_embeddings
+from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, EMBEDDINGS, PUBLISHED
 
 NEW = {"ann": (3, 4), "cid": (5, 0)}
 

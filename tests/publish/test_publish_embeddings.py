@@ -14,8 +14,8 @@ from caspr_spark.config import Config
 from caspr_spark.errors import CasprError, GateError
 from caspr_spark.runs import mend_runs
 from caspr_spark.tables import read_table, table_path
-from pipelines.publish_embeddings import PUBLISHED, publish_embeddings
-from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS
+from pipelines.publish_embeddings import publish_embeddings
+from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS, PUBLISHED
 from schemas.runs import RUNS
 
 FIRST_DAY, SECOND_DAY = (datetime(2017, 10, day, tzinfo=UTC) for day in (1, 2))

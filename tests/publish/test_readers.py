@@ -9,8 +9,7 @@ from pyspark.sql import SparkSession
 
 from caspr_spark.config import Config
 from caspr_spark.tables import read_table, table_path
-from pipelines.publish_embeddings import PUBLISHED
-from schemas.embeddings import CUSTOMER_EMBEDDINGS
+from schemas.embeddings import CUSTOMER_EMBEDDINGS, PUBLISHED
 
 COLUMNS = ["customer_id", "embedding", "num_events", "model_version", "run_id"]
 

@@ -10,9 +10,11 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from caspr_spark.errors import CasprError, UnsafeError
 from caspr_spark.reader import read_as_of
+from schemas.embeddings import CUSTOMER_EMBEDDINGS
 from tests.reader.synthetic import HISTORY, SCHEMA, TIME, append, day, table_of
 
 FIRST_MODEL = [row for row in HISTORY if row[2] == "m1"]
@@ -182,6 +184,37 @@ def test_f72_a_challenger_of_the_same_as_of_does_not_slip_in(root: Path) -> None
         read_as_of(root, at(day(4)))
     assert vectors_of(read_as_of(root, at(day(4)), model_version="m1")) == [[1, 3]]
     assert vectors_of(read_as_of(root, at(day(4)), mix_models=True)) == [[9, 9]]
+
+
+def serve(root: Path, model: str) -> None:
+    """The latest table holds one model's vectors, as publishing leaves it."""
+    rows = [row for row in HISTORY if row[2] == model]
+    write_deltalake(root / CUSTOMER_EMBEDDINGS.name, table_of(rows), mode="overwrite")
+
+
+def test_f72_a_challenger_beside_the_champion_changes_nothing(root: Path) -> None:
+    serve(root, "m1")
+    times = at(day(2), day(4), day(9), day(0.5))
+    before = read_as_of(root, times)
+    assert vectors_of(before) == [[1, 0], [1, 3], [1, 3], None]
+    append(root, table_of([("ann", 3, "m9", "r9", (9, 9)), ("ann", 8, "m9", "r8", (9, 8))]))
+    assert read_as_of(root, times).equals(before)
+    assert vectors_of(read_as_of(root, at(day(9)), max_age=timedelta(days=2))) == [None]
+
+
+def test_f72_times_of_the_champion_before_are_refused_and_later_ones_get_the_new(root: Path) -> None:
+    serve(root, "m2")
+    assert vectors_of(read_as_of(root, at(day(9), day(0.5)))) == [[1, 5], None]
+    assert vectors_of(read_as_of(root, at(day(9), customer="zoe"))) == [None]
+    message = (
+        r"for 2 rows there is no vector of the champion.*\(m1: 2 vectors, as of 2024-01-01 00:00 to 2024-01-03.*\)\."
+    )
+    with pytest.raises(UnsafeError, match=message + " Choose one with model_version="):
+        read_as_of(root, at(day(2), day(4), day(9)))
+    assert vectors_of(read_as_of(root, at(day(4)), max_age=timedelta(hours=2))) == [None]
+    with pytest.raises(UnsafeError, match="m1: 1 vectors"):
+        read_as_of(root, at(day(9), customer="bob"))  # m2 never had one of bob
+    assert vectors_of(read_as_of(root, at(day(2), day(9)), model_version="m1")) == [[1, 0], [1, 3]]
 
 
 def test_an_unknown_model_is_refused_with_those_that_there_are(root: Path) -> None:

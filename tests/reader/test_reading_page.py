@@ -18,7 +18,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reading.md").read_text(e
 RUNS = (
     (datetime(2024, 5, 1, tzinfo=UTC), "7c1e", {"C001": 5}),
     (datetime(2024, 6, 1, tzinfo=UTC), "7c1e", {"C001": 7, "C002": 4}),
-    (datetime(2024, 7, 1, tzinfo=UTC), "b02d", {"C003": 2}),
+    (datetime(2024, 7, 1, tzinfo=UTC), "b02d", {"C001": 7, "C002": 4, "C003": 2}),
 )
 
 
@@ -38,14 +38,13 @@ def rows_of(as_of: datetime, model: str, customers: dict[str, int]) -> Any:
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with the root of the page."""
+    """A folder to work in, with the root of the page: 7c1e is the champion, b02d the challenger."""
     root = tmp_path / "data" / "shop"
     for run in RUNS:
         write_deltalake(root / CUSTOMER_EMBEDDING_HISTORY.name, rows_of(*run), mode="append")
     latest = root / CUSTOMER_EMBEDDINGS.name
     write_deltalake(latest, rows_of(*RUNS[0]))
     write_deltalake(latest, rows_of(*RUNS[1]), mode="overwrite")
-    write_deltalake(latest, rows_of(*RUNS[2]), mode="append")
     monkeypatch.chdir(tmp_path)
     return root
 

@@ -10,9 +10,10 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config
 from caspr_spark.manifest import read_manifest, sequences_folder
-from caspr_spark.model.checkpoint import checkpoints_folder, current_checkpoint
+from caspr_spark.registry import checkpoints_folder
 from caspr_spark.runs import run_before
 from caspr_spark.tables import read_table, table_path, table_version
 from pipelines.backfill import missing_intervals
@@ -90,7 +91,7 @@ def built(spark: SparkSession, tmp_path: Path, request: pytest.FixtureRequest) -
 @pytest.mark.parametrize("built", [3], indirect=True)
 def test_f35_f60_f63_a_refresh_is_as_good_as_a_full_build(spark: SparkSession, built: tuple[World, Config]) -> None:
     world, config = built
-    model = current_checkpoint(Path(config.root)).model_version
+    model = champion_of(config.root)
 
     # Time goes on and rows of any age arrive; one customer vanishes.
     world.new_views()

@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS `main`.`features`.`customer_embeddings` (
   CONSTRAINT `customer_embeddings_pk` PRIMARY KEY (`customer_id`)
 )
 USING DELTA
-COMMENT 'the latest vector of every customer: one row a customer'
+COMMENT 'the latest vector of every customer by the champion model: one row a customer'
 LOCATION '/data/bob\'s "shop" \\ `x` {y}/customer_embeddings'
 TBLPROPERTIES (
   'delta.minReaderVersion' = '1',

@@ -16,7 +16,7 @@ ALTER TABLE `main`.`features`.`customer_embedding_history` ALTER COLUMN `as_of` 
 ALTER TABLE `main`.`features`.`customer_embedding_history` ADD CONSTRAINT `customer_embedding_history_pk` PRIMARY KEY (`customer_id`, `as_of` TIMESERIES);
 
 CREATE TABLE IF NOT EXISTS `main`.`features`.`customer_embeddings` USING DELTA LOCATION '/data/bob\'s "shop" \\ `x` {y}/customer_embeddings';
-COMMENT ON TABLE `main`.`features`.`customer_embeddings` IS 'the latest vector of every customer: one row a customer';
+COMMENT ON TABLE `main`.`features`.`customer_embeddings` IS 'the latest vector of every customer by the champion model: one row a customer';
 ALTER TABLE `main`.`features`.`customer_embeddings` ALTER COLUMN `customer_id` COMMENT 'the entity, exactly as in the raw tables';
 ALTER TABLE `main`.`features`.`customer_embeddings` ALTER COLUMN `embedding` COMMENT 'the customer\'s vector';
 ALTER TABLE `main`.`features`.`customer_embeddings` ALTER COLUMN `as_of` COMMENT 'only events strictly before this time (UTC) were seen';

@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS `features`.`customer_embeddings` (
   `run_id` STRING NOT NULL COMMENT 'as_of, model_version and a hash of the inputs: equal inputs give an equal run_id'
 )
 USING DELTA
-COMMENT 'the latest vector of every customer: one row a customer'
+COMMENT 'the latest vector of every customer by the champion model: one row a customer'
 LOCATION '/data/bob\'s "shop" \\ `x` {y}/customer_embeddings'
 TBLPROPERTIES (
   'delta.minReaderVersion' = '1',

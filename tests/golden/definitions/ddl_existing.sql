@@ -11,7 +11,7 @@ ALTER TABLE `features`.`customer_embedding_history` ALTER COLUMN `model_version`
 ALTER TABLE `features`.`customer_embedding_history` ALTER COLUMN `run_id` COMMENT 'as_of, model_version and a hash of the inputs: equal inputs give an equal run_id';
 
 CREATE TABLE IF NOT EXISTS `features`.`customer_embeddings` USING DELTA LOCATION '/data/bob\'s "shop" \\ `x` {y}/customer_embeddings';
-COMMENT ON TABLE `features`.`customer_embeddings` IS 'the latest vector of every customer: one row a customer';
+COMMENT ON TABLE `features`.`customer_embeddings` IS 'the latest vector of every customer by the champion model: one row a customer';
 ALTER TABLE `features`.`customer_embeddings` ALTER COLUMN `customer_id` COMMENT 'the entity, exactly as in the raw tables';
 ALTER TABLE `features`.`customer_embeddings` ALTER COLUMN `embedding` COMMENT 'the customer\'s vector';
 ALTER TABLE `features`.`customer_embeddings` ALTER COLUMN `as_of` COMMENT 'only events strictly before this time (UTC) were seen';
