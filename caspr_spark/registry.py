@@ -8,6 +8,7 @@
     aliases.json        which of them is champion or challenger, see caspr_spark/aliases.py
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +25,8 @@ from caspr_spark.manifest import Fit, Layout, Scaling
 
 WEIGHTS, MODEL, CURVE, INDEX = "weights.safetensors", "model.json", "curve.jsonl", "checkpoint.json"
 CARD = "model_card.json"
+TRAINING_LOCK = ".lock"
+"""In the folder of the checkpoints; held (flock) for as long as a model is trained."""
 _MEND = "restore it, pretrain again, or take another model into use (caspr-spark models)"
 
 
@@ -119,6 +122,19 @@ def trained_model(root: str | Path, fingerprint: str) -> str | None:
                 return None
             return version
     return None
+
+
+def is_training(root: str | Path) -> bool:
+    """Whether a model is being trained below the root, and reads its sequences."""
+    place = checkpoints_folder(root) / TRAINING_LOCK
+    if not place.exists():
+        return False
+    with place.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def read_model(folder: Path) -> ModelRecord:

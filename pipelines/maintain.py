@@ -11,7 +11,7 @@ from caspr_spark.aliases import read_aliases
 from caspr_spark.config import Config
 from caspr_spark.disk import remove_scratch
 from caspr_spark.events.arrivals import remove_other_positions
-from caspr_spark.registry import CARD, checkpoint_folder, kept_models
+from caspr_spark.registry import CARD, checkpoint_folder, is_training, kept_models
 from caspr_spark.tables import last_commit_notes, table_path
 from pipelines.contracts import event_contract
 from pipelines.summary import Summary
@@ -39,17 +39,25 @@ def maintain(spark: SparkSession, config: Config) -> Summary:
         if compacted is not None and compacted["metrics"]["numFilesRemoved"]:
             metrics = compacted["metrics"]
             notes.append(f"{place.name}: {metrics['numFilesRemoved']} files joined into {metrics['numFilesAdded']}")
-    folders = sorted(path for path in (root / "sequences").glob("*") if _AS_OF.fullmatch(path.name))
-    for folder in folders[: -config.maintain.keep_sequences]:
-        shutil.rmtree(folder)
-        notes.append(f"sequences of {folder.name} deleted")
-    notes += _removed_models(config)
+    if is_training(config.root):
+        notes.append("a model is being trained: sequences and models were left alone")
+    else:
+        notes += _removed_sequences(config) + _removed_models(config)
     position = last_commit_notes(spark, event_contract(config), config.root).get("numbers", {}).get("position")
     remove_other_positions(config.root, position)
     remove_scratch(config.root)
     after = sum(_num_bytes(table) for table in tables)
     notes.append(f"{before:,} bytes of tables before, {after:,} after")
     return Summary("maintain", len(tables), len(tables), tuple(notes), changed=len(notes) > 1 or before != after)
+
+
+def _removed_sequences(config: Config) -> list[str]:
+    """Delete all but the newest sequences; a line for each."""
+    folders = sorted(path for path in (Path(config.root) / "sequences").glob("*") if _AS_OF.fullmatch(path.name))
+    removed = folders[: -config.maintain.keep_sequences]
+    for folder in removed:
+        shutil.rmtree(folder)
+    return [f"sequences of {folder.name} deleted" for folder in removed]
 
 
 def _removed_models(config: Config) -> list[str]:

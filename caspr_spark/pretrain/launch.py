@@ -31,7 +31,7 @@ from caspr_spark.pretrain.ranks import SingleRank
 from caspr_spark.pretrain.reader import check_sequence_files
 from caspr_spark.pretrain.trainer import train
 from caspr_spark.pretrain.worker import BEAT_FILE, ERROR_FILES, PROGRESS_FILE, run_worker_of
-from caspr_spark.registry import checkpoints_folder, trained_model
+from caspr_spark.registry import TRAINING_LOCK, checkpoints_folder, trained_model
 
 Progress = Callable[[EpochRecord], None]
 WORKER_MODULE = "caspr_spark.pretrain.worker"
@@ -102,7 +102,7 @@ def _check_launcher(pretrain: PretrainSection) -> None:
 @contextlib.contextmanager
 def _only_one(checkpoints: Path) -> Iterator[None]:
     """The lock ends with this process, however it ends."""
-    with (checkpoints / ".lock").open("w") as lock:
+    with (checkpoints / TRAINING_LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

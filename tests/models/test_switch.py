@@ -1,5 +1,6 @@
 """Two models published side by side, a switch between them, and back: what each kind of reader sees."""
 
+import fcntl
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.errors import ConfigError, UnsafeError
 from caspr_spark.reader import read_as_of, read_latest
-from caspr_spark.registry import checkpoint_folder
+from caspr_spark.registry import TRAINING_LOCK, checkpoint_folder
 from caspr_spark.tables import last_commit_notes, read_table, table_path, table_version
 from pipelines import latest_vectors
 from pipelines.latest_vectors import serve_champion
@@ -278,6 +279,10 @@ def test_maintain_keeps_the_models_that_are_needed(spark: SparkSession, config: 
     for version in ("m3", "m4", "m5"):
         register(config.root, version)
     kept = config.model_copy(update={"maintain": config.maintain.model_copy(update={"keep_models": 1})})
+    with (Path(config.root) / "checkpoints" / TRAINING_LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "a model is being trained: sequences and models were left alone" in maintain(spark, kept).notes
+    assert len(model_table(spark, config)) == 5
     notes = maintain(spark, kept).notes
     # m2 is champion, m5 challenger and newest, m1 the champion before
     assert [note for note in notes if note.startswith("model")] == [
