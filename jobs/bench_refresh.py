@@ -22,18 +22,19 @@ import typer
 from pyspark.sql import SparkSession
 
 import conf
+from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
-from caspr_spark.model.checkpoint import checkpoints_folder
+from caspr_spark.registry import checkpoints_folder
 from caspr_spark.session import spark_session
 from caspr_spark.simulate.activity import arrivals, end_of_day, history
 from caspr_spark.tables import table_path
 from jobs.bench import RAW_VARIABLE, machine, versions
 from pipelines.build_events import build_events
 from pipelines.build_sequences import build_sequences
-from pipelines.full_build import served
 from pipelines.pretrain_model import pretrain_model
 from pipelines.refresh import refresh
+from pipelines.scored_models import SERVED, for_each_model
 from pipelines.summary import Summary
 from schemas.vocabulary import SCALING, VOCABULARY
 
@@ -101,8 +102,7 @@ def _build(spark: SparkSession, config: Config, *, run_step: Callable[[str, Call
     as_of = end_of_day(0)
     run_step("events", partial(build_events, spark, config, as_of))
     run_step("sequences", partial(build_sequences, spark, config, as_of, fit_vocabulary=False))
-    for name, time_, step in served(as_of):
-        run_step(name, partial(step, spark, config, time_))
+    for_each_model(spark, config, as_of, SERVED, models=[champion_of(config.root)], run_step=run_step)
 
 
 def _take_over_model(trained: Path, root: Path) -> None:

@@ -4,7 +4,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -197,16 +197,20 @@ def retrain(config: ConfigPaths, as_of: AsOf) -> None:
 
     time, settings = parsed_as_of(as_of), load_config(config)
     bar = TrainingBar(settings.pretrain.max_epochs)
+    root_alone = ExitStack()
 
     def step_in_turn(name: str, step: Callable[[], Summary]) -> Summary:
-        """The training has a lock of its own and takes long; every other step is alone on the root."""
+        """The training has a lock of its own and takes long; it leaves the root to others, all other steps do not."""
+        if name != "pretrain":
+            return shown_step(name, step)
+        root_alone.close()
         with closing(bar):
-            if name == "pretrain":
-                return shown_step(name, step)
-            with lease(settings.root, wait_seconds=settings.refresh.wait_seconds):
-                return shown_step(name, step)
+            summary = shown_step(name, step)
+        root_alone.enter_context(lease(settings.root, wait_seconds=settings.refresh.wait_seconds))
+        return summary
 
-    with _session(settings, "retrain", writes=False) as spark:
+    with root_alone, _session(settings, "retrain", writes=False) as spark:
+        root_alone.enter_context(lease(settings.root, wait_seconds=settings.refresh.wait_seconds))
         summaries = build(spark, settings, time, run_step=step_in_turn, training_progress=bar)
     _raise_problems(summaries)
 

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from typer.main import get_command
 
-from caspr_spark.errors import UnsafeError
+from caspr_spark.errors import TemporaryError, UnsafeError
+from caspr_spark.lease import lease
 from jobs.cli import app, main, models, parsed_as_of
 from pipelines.scored_models import Runner, refused
 from pipelines.summary import Summary
@@ -173,3 +176,30 @@ def test_f17_a_refused_challenger_ends_a_refresh_that_did_the_rest_with_its_own_
     ]
     assert "m2 was not scored, the champion was" in out
     assert "the file was changed" in err
+
+
+def test_the_root_is_left_to_others_while_a_model_is_trained(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    overlay = tmp_path / "root.yaml"
+    overlay.write_text(f"root: {tmp_path}\n")
+    is_free: dict[str, bool] = {}
+
+    def step(name: str) -> Summary:
+        try:
+            with lease(str(tmp_path), wait_seconds=0):
+                is_free[name] = True
+        except TemporaryError:
+            is_free[name] = False
+        return Summary(name, 1, 1)
+
+    def retrained(*_arguments: object, run_step: Runner, **_settings: object) -> list[Summary]:
+        return [run_step(name, partial(step, name)) for name in ("sequences", "pretrain", "embed")]
+
+    monkeypatch.setattr("jobs.cli.spark_session", lambda *_arguments, **_settings: MagicMock())
+    monkeypatch.setattr("pipelines.retrain.retrain", retrained)
+    code, _, err = outcome(capsys, "retrain", "--config", SHOP, "--config", str(overlay), "--as-of", AS_OF)
+    assert (code, err) == (0, "")
+    assert is_free == {"sequences": False, "pretrain": True, "embed": False}
+    with lease(str(tmp_path), wait_seconds=0):
+        pass
