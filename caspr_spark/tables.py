@@ -182,7 +182,7 @@ def changed_rows(spark: SparkSession, contract: Contract, root: str, *, after: i
 
 
 def is_missing_file(error: Exception) -> bool:
-    """True for what Spark raises where a file of a version, or of its changes, was vacuumed."""
+    """True for what Spark raises where a file of a version, or of its changes, was vacuumed, or its log cut."""
     return any(sign in str(error) for sign in ("FileNotFound", "FILE_NOT_EXIST"))
 
 
@@ -199,9 +199,12 @@ def empty_table(spark: SparkSession, contract: Contract) -> DataFrame:
 
 def last_commit_notes(spark: SparkSession, contract: Contract, root: str) -> dict[str, Any]:
     """`made_from`, `numbers` and `version` of the newest commit of ours; empty where there is none."""
-    if not table_exists(spark, contract, root):
-        return {}
-    history = DeltaTable.forPath(spark, table_path(contract, root)).history(20)
+    return notes_at(spark, table_path(contract, root)) if table_exists(spark, contract, root) else {}
+
+
+def notes_at(spark: SparkSession, path: str) -> dict[str, Any]:
+    """As `last_commit_notes`, of the table at `path`."""
+    history = DeltaTable.forPath(spark, path).history(20)
     ours = history.where(F.col("userMetadata").isNotNull()).orderBy(F.desc("version")).select("version", "userMetadata")
     newest = ours.first()
     return {} if newest is None else {**json.loads(newest["userMetadata"]), "version": newest["version"]}

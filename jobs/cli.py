@@ -19,6 +19,7 @@ from caspr_spark import __version__
 from caspr_spark.aliases import known_model
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
+from caspr_spark.erase.requests import checked_request_id, read_ids, refuse_unfinished
 from caspr_spark.errors import CasprError, ConfigError
 from caspr_spark.lease import lease
 from caspr_spark.session import spark_session
@@ -61,6 +62,12 @@ class Export(StrEnum):
     feast = "feast"
     databricks = "databricks"
     ddl = "ddl"
+
+
+class Erasure(StrEnum):
+    """What `erase` can do beside erasing."""
+
+    verify = "verify"
 
 
 ConfigPaths = Annotated[
@@ -367,6 +374,31 @@ def models_rollback(config: ConfigPaths) -> None:
 
 
 @app.command()
+def erase(
+    config: ConfigPaths,
+    ids_file: Annotated[Path, typer.Option("--ids-file", help="The customers: one customer_id a line, exactly.")],
+    action: Annotated[Erasure | None, typer.Argument(help="verify: erase nothing, prove that it was done.")] = None,
+    verified_id: Annotated[str | None, typer.Argument(metavar="REQUEST_ID", help="The request to verify.")] = None,
+    request_id: Annotated[str | None, typer.Option("--request-id", help="The name of a request to erase.")] = None,
+) -> None:
+    """Customers leave every table and file below the root and do not come back; `erase verify` proves it."""
+    from pipelines.erase import erase as step
+    from pipelines.erase import verified
+
+    settings, ids = load_config(config), read_ids(ids_file)
+    if (verified_id is None) == (request_id is None) or (action is None) != (verified_id is None):
+        raise ConfigError("erase: give --request-id ID to erase, or `verify ID` to verify")
+    if verified_id is not None:
+        name = checked_request_id(verified_id)
+        with lease(settings.root, wait_seconds=settings.refresh.wait_seconds):
+            console.print(escape(verified(settings.root, ids, name)))
+        return
+    name = checked_request_id(request_id or "")
+    with _session(settings, "erase", finishes_erasure=True) as spark:
+        shown_step("erase", lambda: step(spark, settings, ids, name, now=datetime.now(UTC)))
+
+
+@app.command()
 def export(
     config: ConfigPaths,
     kind: Annotated[Export, typer.Argument(help="feast, databricks or ddl.")],
@@ -498,9 +530,17 @@ def _raise_problems(summaries: Sequence[Summary]) -> None:
 
 
 @contextmanager
-def _session(settings: Config, name: str, *, writes: bool = True) -> Iterator[SparkSession]:
-    """A Spark session that ends with the command, also when it fails; alone on the root where it `writes`."""
+def _session(
+    settings: Config, name: str, *, writes: bool = True, finishes_erasure: bool = False
+) -> Iterator[SparkSession]:
+    """A Spark session that ends with the command, also when it fails; alone on the root where it `writes`.
+
+    Raises:
+        UnsafeError: it writes, and an erasure was killed that this command does not finish.
+    """
     with lease(settings.root, wait_seconds=settings.refresh.wait_seconds) if writes else nullcontext():
+        if writes and not finishes_erasure:
+            refuse_unfinished(settings.root)
         log_file = Path(settings.root) / "logs" / "spark.log"
         spark = spark_session(f"caspr-spark {name}", settings.spark.settings, log_file=log_file)
         try:

@@ -15,6 +15,7 @@ from caspr_spark.events.schema_changes import schema_warnings
 from caspr_spark.events.sources import JudgedTable, judged_tables
 from caspr_spark.events.timeline import profile_rows, timeline
 from caspr_spark.tables import last_commit_notes, write_table
+from caspr_spark.tombstones import tombstones
 from pipelines.contracts import event_contract, profile_contract
 from pipelines.customer_states import states_of, write_states
 from pipelines.events_account import (
@@ -99,5 +100,16 @@ def made_tables(spark: SparkSession, config: Config, tables: dict[str, JudgedTab
     return MadeTables(
         events=keep(timeline(parts or [none], event_contract(config))),
         profiles=timeline(profiles or [none], profile_contract(config)),
-        rejected=timeline([rejected_rows(table.rows, source=name) for name, table in tables.items()], REJECTED),
+        rejected=rejected_of(spark, config, tables),
+    )
+
+
+def rejected_of(spark: SparkSession, config: Config, tables: dict[str, JudgedTable]) -> DataFrame:
+    """REJECTED of the judged rows; without rows of others, or of nobody, that name an erased customer anywhere."""
+    rejected = timeline([rejected_rows(table.rows, source=name) for name, table in tables.items()], REJECTED)
+    graves = tombstones(spark, config.root)
+    if graves is None:
+        return rejected
+    return rejected.join(graves.naming(rejected, "content").select("content"), on="content", how="left_anti").select(
+        *REJECTED.column_names
     )

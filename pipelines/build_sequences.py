@@ -129,7 +129,7 @@ def refresh_sequences(
         except Exception as error:
             if not is_missing_file(error):
                 raise
-            # what changed since the previous run was vacuumed: nobody can be left out
+            # what changed since the previous run was vacuumed or erased: nobody can be left out
             due = _due(spark, config, as_of, previous, versions, True, keep)
         if not due:
             return Summary("sequences", 0, 0, ("no customer was touched: nothing to do",), changed=False)

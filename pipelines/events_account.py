@@ -15,13 +15,15 @@ from caspr_spark.events.sources import JudgedTable
 from caspr_spark.metrics import write_metrics
 
 TAKEN = "taken"
+ERASED = "erased"
+_NO_REASONS = (TAKEN, DUPLICATE, ERASED)
 Endings = dict[str, dict[str, int]]
-"""Source -> ending (`taken` included) -> number of raw rows."""
+"""Source -> ending (`taken` and `erased` included) -> number of raw rows."""
 
 
 def counted_endings(tables: Mapping[str, JudgedTable]) -> Endings:
     """How the rows of each source ended. A source without rows has no ending."""
-    endings: Endings = {name: {} for name in tables}
+    endings: Endings = {name: {ERASED: t.rows_erased} if t.rows_erased else {} for name, t in tables.items()}
     if not tables:
         return endings
     ended = [
@@ -36,23 +38,26 @@ def counted_endings(tables: Mapping[str, JudgedTable]) -> Endings:
 
 def _account(table: JudgedTable, endings: dict[str, int]) -> str:
     """`purchases: 10 rows read = 7 taken + 1 duplicate + 2 rejected (time_present 2)`."""
-    reasons = {reason: count for reason, count in endings.items() if reason not in (TAKEN, DUPLICATE)}
+    reasons = {reason: count for reason, count in endings.items() if reason not in _NO_REASONS}
     text = (
         f"{table.name}: {sum(endings.values()):,} rows read = {endings.get(TAKEN, 0):,} taken"
         f" + {endings.get(DUPLICATE, 0):,} duplicate + {sum(reasons.values()):,} rejected"
     )
     text += f" ({', '.join(f'{reason} {count:,}' for reason, count in reasons.items())})" if reasons else ""
+    text += f" + {endings[ERASED]:,} erased" if ERASED in endings else ""
     return text + (f"; {table.rows_outside_filter:,} outside the filter" if table.rows_outside_filter else "")
 
 
 def _row_metrics(endings: Endings) -> dict[tuple[str, str], float]:
     metrics: dict[tuple[str, str], float] = {}
     for name, ends in endings.items():
-        reasons = {reason: count for reason, count in ends.items() if reason not in (TAKEN, DUPLICATE)}
+        reasons = {reason: count for reason, count in ends.items() if reason not in _NO_REASONS}
         metrics["rows_read", name] = sum(ends.values())
         metrics["rows_taken", name] = ends.get(TAKEN, 0)
         metrics["rows_duplicate", name] = ends.get(DUPLICATE, 0)
         metrics["rows_rejected", name] = sum(reasons.values())
+        if ERASED in ends:
+            metrics["rows_erased", name] = ends[ERASED]
         metrics.update({("rows_rejected_by_reason", f"{name}: {reason}"): n for reason, n in reasons.items()})
     return metrics
 

@@ -30,7 +30,7 @@ from caspr_spark.events.sources import JudgedTable, judged_tables
 from caspr_spark.events.states import customer_states, grown_states
 from caspr_spark.events.timeline import profile_rows, timeline
 from caspr_spark.tables import change_table, column_types, empty_table, last_commit_notes, read_table
-from pipelines.build_events import made_tables
+from pipelines.build_events import made_tables, rejected_of
 from pipelines.contracts import event_contract, profile_contract, state_contract
 from pipelines.customer_states import next_state_number, states_in_step, states_of, write_states
 from pipelines.events_account import (
@@ -235,11 +235,10 @@ def _arrived_rows(spark: SparkSession, config: Config, batch: dict[str, JudgedTa
         for name, profile in config.profiles.items()
         if name in taken
     ]
-    rejected = [rejected_rows(table.rows, source=name) for name, table in batch.items()]
     return Rows(
         events=write_aside(timeline(events or [none], event_contract(config))),
         profiles=write_aside(timeline(profiles or [none], profile_contract(config))),
-        rejected=write_aside(timeline(rejected, REJECTED)),
+        rejected=write_aside(rejected_of(spark, config, batch)),
     )
 
 

@@ -145,12 +145,14 @@ def _of_metric(metrics: pd.DataFrame, name: str) -> dict[str, float]:
 
 def _accounts(metrics: pd.DataFrame) -> list[Account]:
     counts = {ending: _of_metric(metrics, f"rows_{ending}") for ending in ("read", "taken", "duplicate", "rejected")}
-    rejected = _of_metric(metrics, "rows_rejected_by_reason")
+    rejected, erased = _of_metric(metrics, "rows_rejected_by_reason"), _of_metric(metrics, "rows_erased")
     accounts = []
     for source in sorted(counts["read"], key=lambda name: -counts["read"][name]):
         numbers = {ending: int(of_source.get(source, 0)) for ending, of_source in counts.items()}
         prefix = f"{source}: "
         reasons = {key.removeprefix(prefix): int(num) for key, num in rejected.items() if key.startswith(prefix)}
+        if source in erased:  # neither taken nor rejected
+            reasons["of erased customers, beside these"] = int(erased[source])
         text = ", ".join(f"{reason} {num:,}" for reason, num in reasons.items())
         accounts.append(Account(source=source, reasons=text, **numbers))
     return accounts

@@ -15,6 +15,7 @@ from caspr_spark.events.lookups import with_lookup
 from caspr_spark.events.places import file_uri
 from caspr_spark.events.raw import RawTable, first_line, missing_columns, quoted, raw_table
 from caspr_spark.events.rows import judged_rows, typed_rows, unreadable_rows
+from caspr_spark.tombstones import Tombstones, tombstones
 
 Schemas = Mapping[str, Sequence[FileSchema]]  # where a table is declared, e.g. sources.visits -> of its files
 
@@ -29,6 +30,8 @@ class JudgedTable:
     rows: DataFrame
     checks: dict[str, Check]
     rows_outside_filter: int
+    rows_erased: int = 0
+    """Rows inside the filter that name an erased customer; they are not among `rows`."""
 
 
 def judged_tables(
@@ -40,7 +43,7 @@ def judged_tables(
     only: Collection[str] | None = None,
     customers: DataFrame | None = None,
 ) -> dict[str, JudgedTable]:
-    """Source or profile name -> its judged rows, in the order of the configuration.
+    """Source or profile name -> its judged rows, in the order of the configuration; without those of erased customers.
 
     `schemas`: those of the raw files, where they are known (`Position.schemas`).
     `arrived`: raw rows that stand for the whole table; tables without an entry are left out. `only`: these tables.
@@ -52,6 +55,7 @@ def judged_tables(
     """
     schemas, problems = schemas or {}, []
     judged = {}
+    graves = tombstones(spark, config.root)
     for name, table in config.activity_tables.items():
         if (arrived is not None and name not in arrived) or (only is not None and name not in only):
             continue
@@ -59,7 +63,7 @@ def judged_tables(
             where = table_key(name, table)
             raw = arrived[name] if arrived else raw_table(spark, table, where=where, schemas=schemas.get(where))
             theirs = customers.where(F.col("source") == name) if customers is not None else None
-            judged[name] = _judged(spark, name, table, raw, schemas, theirs, config.events.checks)
+            judged[name] = _judged(spark, name, table, raw, schemas, theirs, graves, config.events.checks)
         except (ConfigError, SchemaError) as error:
             problems.append(error)
     if problems:
@@ -80,6 +84,7 @@ def _judged(
     raw: RawTable,
     schemas: Schemas,
     customers: DataFrame | None,
+    graves: Tombstones | None,
     common: dict[str, Check],
 ) -> JudgedTable:
     where, rows = table_key(name, table), raw.rows
@@ -89,6 +94,11 @@ def _judged(
         is_theirs = rows[quoted(table.entity)].cast("string").eqNullSafe(theirs[_WANTED])
         rows = rows.join(theirs, on=is_theirs, how="left_semi")
     rows, outside = _filtered(rows, table, where)
+    num_erased = 0
+    if graves is not None:
+        _demand(rows, [(f"{where}.entity", table.entity)])
+        named = F.col(quoted(table.entity)).cast("string")
+        num_erased, rows = graves.erased(rows, named).count(), graves.living(rows, named)
     time = table.time if isinstance(table, Source) else table.valid_from
     key, checks = ([table.entity, time.column] if time else [table.entity]), common
     if isinstance(table, Source):
@@ -110,7 +120,7 @@ def _judged(
     if raw.unreadable:
         unreadable = unreadable_rows(judged, {file_uri(spark, path): why for path, why in raw.unreadable.items()})
         judged = judged.unionByName(unreadable if customers is None else _of_nobody(unreadable, customers))
-    return JudgedTable(name, judged, checks, outside)
+    return JudgedTable(name, judged, checks, outside, num_erased)
 
 
 def _of_nobody(rows: DataFrame, customers: DataFrame) -> DataFrame:
