@@ -181,7 +181,8 @@ def _renumber_runs(spark: SparkSession, config: Config, request: Request) -> Non
     if not table_exists(spark, RUNS, config.root):
         return
     runs = DeltaTable.forPath(spark, table_path(RUNS, config.root))
-    for contract, column in ((event_contract(config), "events_version"), (profile_contract(config), "profiles_version")):
+    columns = {"events_version": event_contract(config), "profiles_version": profile_contract(config)}
+    for column, contract in columns.items():
         before, now = request.versions_before[contract.name], table_version(spark, contract, config.root)
         if before >= 0:
             runs.update((F.col(column) >= before) & (F.col(column) != now), {column: F.lit(now)})

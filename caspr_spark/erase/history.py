@@ -19,7 +19,7 @@ _VERSION_DIGITS = 20
 
 
 def remove_rows(spark: SparkSession, place: Path, rows: DataFrame, *, key: list[str]) -> None:
-    """Delete the rows of the table at `place` that equal one of `rows` in the columns `key`; older versions keep them."""
+    """Delete the rows of the table at `place` that equal one of `rows` in the columns `key`; older versions stay."""
     same = " and ".join(f"present.`{name}` <=> gone.`{name}`" for name in key)
     (
         DeltaTable.forPath(spark, str(place))

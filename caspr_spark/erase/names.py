@@ -8,6 +8,7 @@ from caspr_spark.tombstones import SHORT_NUMBER, TOKEN
 _RAW_LENGTH = 6
 """An id of so many characters does not stand among arbitrary bytes by chance."""
 _WORDS = re.compile(TOKEN)
+_PLAIN_WORDS = re.compile(r"\w+")
 _WHERE_CUSTOMERS_STAND = re.compile(rf"customer_id\W+({TOKEN})")
 _DATA_URI = re.compile(r"base64,[A-Za-z0-9+/=]+")
 
@@ -50,4 +51,6 @@ class Names:
         """The text with every id that it names replaced, so that it can be shown."""
         for name in sorted(self._anywhere, key=len, reverse=True):
             text = text.replace(name, "…")
-        return _WORDS.sub(lambda word: "…" if word.group() in self._ids else word.group(), text)
+        for words in (_WORDS, _PLAIN_WORDS):
+            text = words.sub(lambda word: "…" if word.group() in self._ids else word.group(), text)
+        return text

@@ -37,8 +37,8 @@ def traces(root: Path, names: Names) -> Reading:
     places: list[str] = []
     num_files = num_bytes = 0
     for path in sorted(root.rglob("*")):
-        shown = names.hidden(str(path.relative_to(root)))
-        if names.are_in_text(path.name):
+        shown = "/".join(names.hidden(part) for part in path.relative_to(root).parts)
+        if names.are_in_text(f"{path.name} {_stem(path.name)}"):
             places.append(f"{shown}: its name")
         if path.is_symlink():
             places.append(f"{shown}: a link, which leads out of what was read")
@@ -46,6 +46,11 @@ def traces(root: Path, names: Names) -> Reading:
             num_files, num_bytes = num_files + 1, num_bytes + path.stat().st_size
             places += [f"{shown}: {where}" for where in sorted(_in_file(path, names))]
     return Reading(num_files, num_bytes, tuple(places))
+
+
+def _stem(name: str) -> str:
+    """The name before its first dot."""
+    return name.split(".")[0]
 
 
 def _in_file(path: Path, names: Names) -> set[str]:
@@ -64,7 +69,7 @@ def _in_file(path: Path, names: Names) -> set[str]:
     return found
 
 
-def _in_stream(file: IO[bytes], names: Names) -> set[str]:
+def _in_stream(file: IO[bytes] | gzip.GzipFile, names: Names) -> set[str]:
     """Plain bytes, and text as far as they are UTF-8. Chunks overlap by the longest id and what stands around it."""
     found: set[str] = set()
     decoder: codecs.IncrementalDecoder | None = codecs.getincrementaldecoder("utf-8")()
