@@ -1,4 +1,4 @@
-"""Erasure on the small shop, whose raw tables go on naming the erased: below the root they are nowhere, and stay away."""
+"""Erasure on the small shop, whose raw tables go on naming the erased: they are gone below the root, and stay so."""
 
 import os
 import re
