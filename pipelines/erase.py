@@ -168,7 +168,10 @@ def _numbers_of_events(spark: SparkSession, config: Config, place: Path, numbers
         states = state_contract(config)
         num_rows = read_table(spark, states, config.root).count()
         version = table_version(spark, states, config.root)
-        found["states"] = {**numbers["states"], "version": version, "num_rows": num_rows}
+        was_anew = numbers["states"]["num_rows"] == numbers["states"]["num_rows_anew"]
+        num_rows_anew = num_rows if was_anew else 0  # else the next refresh writes them anew
+        rows = {"version": version, "num_rows": num_rows, "num_rows_anew": num_rows_anew}
+        found["states"] = {**numbers["states"], **rows}
     return found
 
 
