@@ -54,7 +54,7 @@ def test_wrong_usage_ends_with_2_and_tells_no_id(
         main(["erase", *arguments, "--config", shop, "--config", str(overlay), "--ids-file", str(ids)])
     assert stopped.value.code == 2
     shown = capsys.readouterr()
-    assert "erase" in shown.err
+    assert shown.err.startswith("error: ")
     assert "canary" not in shown.out + shown.err
 
 
