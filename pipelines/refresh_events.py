@@ -24,7 +24,7 @@ from caspr_spark.events.arrivals import (
 )
 from caspr_spark.events.increment import changes_of, increment, rows_to_read_again
 from caspr_spark.events.raw import RawTable
-from caspr_spark.events.rows import DUPLICATE, rejected_rows
+from caspr_spark.events.rows import DUPLICATE
 from caspr_spark.events.schema_changes import schema_warnings
 from caspr_spark.events.sources import JudgedTable, judged_tables
 from caspr_spark.events.states import customer_states, grown_states

@@ -21,7 +21,8 @@ from pipelines.summary import Summary
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
-OTHERS = ("backfill", "erase", "export", "maintain", "models", "runs", "simulate-bank")  # every other verb is for one time
+# every other verb is for one time
+OTHERS = ("backfill", "erase", "export", "maintain", "models", "runs", "simulate-bank")
 OF_MODELS = sorted(get_command(models).commands)  # type: ignore[attr-defined]
 TIMED = [verb for verb in VERBS if verb not in OTHERS]
 SHOP = str(ROOT / "docs" / "example" / "shop.yaml")
