@@ -96,7 +96,7 @@ def _judged(
     rows, outside = _filtered(rows, table, where)
     num_erased = 0
     if graves is not None:
-        _demand(rows, [(f"{where}.entity", table.entity)])
+        _demand(raw._replace(rows=rows), [(f"{where}.entity", table.entity)])
         named = F.col(quoted(table.entity)).cast("string")
         # by a column of the reader's own, so that it parses each row as whole as below
         counted = graves.erased(rows, named).groupBy(F.col(CORRUPT).isNull()).count().collect()
