@@ -31,9 +31,18 @@ _HASH, _KEY = "__tombstone_hash", "__tombstone_key"  # names that no raw table h
 
 
 def secret_key(root: str) -> str:
-    """The key of the hashes below `root`, drawn where there is none."""
-    place = _key_file(root)
+    """The key of the hashes below `root`, drawn for the first request.
+
+    Raises:
+        UnsafeError: the key is gone; with another one nobody would be recognised.
+    """
+    place = Path(root) / ERASURES / "key"
     if not place.exists():
+        if (Path(root) / TOMBSTONES.name).exists() or any(place.parent.glob("*.json")):
+            raise UnsafeError(
+                f"{place}: the key of the tombstones is gone, so erased customers cannot be told from others and would "
+                "come back; put it back from a copy"
+            )
         place.parent.mkdir(parents=True, exist_ok=True)
         part = place.with_suffix(".part")
         part.unlink(missing_ok=True)
@@ -93,14 +102,5 @@ def tombstones(spark: SparkSession, root: str) -> Tombstones | None:
     """
     if not table_exists(spark, TOMBSTONES, root):
         return None
-    if not _key_file(root).exists():
-        raise UnsafeError(
-            f"{_key_file(root)}: the key of the tombstones is gone, so erased customers cannot be told from others and "
-            "would come back; put it back from a copy"
-        )
     hashes = read_table(spark, TOMBSTONES, root).select("customer_hash").distinct()
     return Tombstones(hashes, spark.createDataFrame([(secret_key(root),)], f"`{_KEY}` string"))
-
-
-def _key_file(root: str) -> Path:
-    return Path(root) / ERASURES / "key"

@@ -46,7 +46,6 @@ def erase(spark: SparkSession, config: Config, ids: list[str], request_id: str, 
             note = f"request {request_id} was finished at {request.finished}: nothing to do"
             return Summary("erase", len(ids), 0, (note,), changed=False)
     else:
-        tombstones(spark, root)  # refuses to draw another key
         mend_runs(spark, CUSTOMER_EMBEDDINGS, root)
         request = Request(
             request_id,

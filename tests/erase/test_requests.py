@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from caspr_spark.erase.requests import Request, checked_request_id, read_ids, refuse_unfinished, write_request
+from caspr_spark.erase.requests import Request, checked_request_id, ids_hash, read_ids, refuse_unfinished, write_request
 from caspr_spark.errors import ConfigError, UnsafeError
 from caspr_spark.tables import write_table
 from caspr_spark.tombstones import customer_hash, secret_key, tombstones
@@ -101,5 +101,6 @@ def test_f95_tombstones_know_customers_without_naming_them(spark: SparkSession, 
     assert named == {text for text, is_named in texts.items() if is_named}
 
     (tmp_path / "erasures" / "key").unlink()
-    with pytest.raises(UnsafeError, match="key of the tombstones is gone"):
-        tombstones(spark, root)
+    for asked in (lambda: tombstones(spark, root), lambda: ids_hash(root, ["c3"])):
+        with pytest.raises(UnsafeError, match="key of the tombstones is gone"):
+            asked()
