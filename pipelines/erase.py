@@ -24,9 +24,12 @@ from caspr_spark.tables import notes_at, read_table, table_exists, table_path, t
 from caspr_spark.tombstones import Tombstones, customer_hash, secret_key, tombstones
 from pipelines.contracts import event_contract, profile_contract, state_contract
 from pipelines.summary import Summary
+from schemas.contract import Contract
 from schemas.embeddings import CUSTOMER_EMBEDDINGS
 from schemas.runs import RUNS
 from schemas.tombstones import TOMBSTONES
+
+_WITHOUT_CHANGE = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES")
 
 
 def erase(spark: SparkSession, config: Config, ids: list[str], request_id: str, *, now: datetime) -> Summary:
@@ -54,7 +57,7 @@ def erase(spark: SparkSession, config: Config, ids: list[str], request_id: str, 
             ids_hash=ids_hash(root, ids),
             program=__version__,
             versions_before={
-                contract.name: table_version(spark, contract, root)
+                contract.name: _version_of_rows(spark, contract, root)
                 for contract in (event_contract(config), profile_contract(config))
             },
         )
@@ -155,8 +158,8 @@ def _back_to_noted(spark: SparkSession, config: Config, place: Path) -> None:
     events = table_path(event_contract(config), config.root)
     noted = notes_at(spark, events).get("numbers", {}).get("states", {}).get("version")
     table = DeltaTable.forPath(spark, str(place))
-    versions = [row["version"] for row in table.history().select("version").collect()]
-    if noted in versions and noted != max(versions):
+    is_there = not table.history().where(F.col("version") == noted).isEmpty()
+    if is_there and noted < _version_of_rows(spark, state_contract(config), config.root):
         table.restoreToVersion(noted)
 
 
@@ -174,8 +177,19 @@ def _numbers_of_events(spark: SparkSession, config: Config, place: Path, numbers
     return found
 
 
+def _version_of_rows(spark: SparkSession, contract: Contract, root: str) -> int:
+    """The oldest version of the table since which only maintenance went on; -1 where there is no table."""
+    if not table_exists(spark, contract, root):
+        return -1
+    history = DeltaTable.forPath(spark, table_path(contract, root)).history()
+    changed = F.max(F.when(~F.col("operation").isin(*_WITHOUT_CHANGE), F.col("version")))
+    found = history.agg(F.coalesce(changed, F.min("version")).alias("version")).first()
+    assert found is not None  # an aggregate without groups has one row
+    return int(found["version"])
+
+
 def _renumber_runs(spark: SparkSession, config: Config, request: Request) -> None:
-    """Runs that saw the newest version before now name the one that holds the same, but for the erased.
+    """Runs that saw the newest rows before now name the one that holds the same, but for the erased.
 
     The next refresh then goes on from there. Runs that saw an older version keep its number: what changed since is
     not known any more, and a refresh that goes on from them looks at every customer.

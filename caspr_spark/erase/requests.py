@@ -24,7 +24,7 @@ class Request:
     """Keyed hash over the sorted ids, to know the same request again."""
     program: str
     versions_before: dict[str, int] = field(default_factory=dict)
-    """Table -> newest version before anything was erased."""
+    """Table -> the version of its rows before anything was erased (later ones up to then hold the same)."""
     rows_erased: dict[str, int] = field(default_factory=dict)
     """Table -> rows of the newest version that went."""
     files_erased: dict[str, int] = field(default_factory=dict)
