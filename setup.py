@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 CORE = [
     "pyspark",
     "delta-spark",
+    "py4j",
     "importlib_metadata",
     "numpy",
     "pandas",
