@@ -52,6 +52,7 @@ def shown_states(states: DataFrame) -> list[Any]:
     )
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("max_events", [4, pytest.param(64, marks=pytest.mark.slow)])
 def test_f60_f61_f62_arrivals_of_every_kind_give_what_a_full_build_gives(
     spark: SparkSession, tmp_path: Path, max_events: int
