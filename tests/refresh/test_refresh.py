@@ -88,6 +88,7 @@ def built(spark: SparkSession, tmp_path: Path, request: pytest.FixtureRequest) -
     return world, world.config()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("built", [3], indirect=True)
 def test_f35_f60_f63_a_refresh_is_as_good_as_a_full_build(spark: SparkSession, built: tuple[World, Config]) -> None:
