@@ -38,12 +38,25 @@ def states_in_step(spark: SparkSession, config: Config, *, customers: DataFrame 
     None where the table has none, or holds fewer events of a customer than sequences have.
     """
     noted = _noted(spark, config)
-    if noted.get("max_events", 0) < config.sequences.max_events:
+    if noted.get("max_events", 0) < config.sequences.max_events or "number_anew" not in noted:
         return None
     states = read_table(spark, state_contract(config), config.root, version=noted["version"])
-    if customers is not None:
-        states = states.join(F.broadcast(customers), on="customer_id", how="left_semi")
-    return states if noted["num_rows"] == noted["num_rows_anew"] else newest_states(states)
+    has_added = noted["num_rows"] != noted["num_rows_anew"]
+    if customers is None:
+        return newest_states(states) if has_added else states
+    if not has_added:
+        return _of(customers, states)
+    # whoever was touched since the table was written anew is found in few small files
+    added = newest_states(_of(customers, states.where(F.col("state_number") > noted["number_anew"])))
+    others = customers.join(added.select("customer_id"), on="customer_id", how="left_anti")
+    if others.isEmpty():
+        return added
+    anew = states.where(F.col("state_number") <= noted["number_anew"])
+    return _of(others, anew).unionByName(added)
+
+
+def _of(customers: DataFrame, states: DataFrame) -> DataFrame:
+    return states.join(F.broadcast(customers), on="customer_id", how="left_semi")
 
 
 def write_states(spark: SparkSession, config: Config, states: DataFrame, *, changed: bool = False) -> dict[str, Any]:
@@ -62,6 +75,7 @@ def write_states(spark: SparkSession, config: Config, states: DataFrame, *, chan
         "version": version,
         "num_rows": num_rows,
         "num_rows_anew": num_rows if before is None else num_anew,
+        "number_anew": version if before is None else noted["number_anew"],  # rows of a later number were added
         "max_events": config.sequences.max_events,
     }
 

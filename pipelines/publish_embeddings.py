@@ -125,7 +125,7 @@ def _gone(spark: SparkSession, config: Config, run: Run, rows: DataFrame) -> Dat
     latest = latest_vectors(spark, config.root, run.model_version).select("customer_id")
     folder = sequences_folder(config.root, run.as_of)
     manifest = read_manifest(folder)
-    if manifest.touched is None:
+    if manifest.touched is None or manifest.lineage["touched"] == run.num_customers:
         return latest.limit(0)
     touched = spark.read.parquet(str((folder / manifest.touched).resolve()))
     return latest.join(F.broadcast(touched), on="customer_id", how="left_semi").join(

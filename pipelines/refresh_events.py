@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -176,7 +176,7 @@ def _incremented(
     if states is None:
         all_states = write_aside(states_of(spark, config, read_table(spark, events, config.root)))
         states = all_states.join(F.broadcast(customers), on="customer_id", how="left_semi")
-    states = write_aside(states.coalesce(1))
+    states = keep(states)
     arrived = _arrived_rows(spark, config, batch, write_aside)
     again = write_aside(_to_read_again(spark, config, found, arrived, states).coalesce(1))
     compared = _read_again(spark, config, now, again, keep)
@@ -201,8 +201,9 @@ def _incremented(
         keep(compared.rejected.added.unionByName(new_rejected.subtract(present))),
     )
 
-    new_states = write_aside(_new_states(spark, config, again, changed, states, incremented))
+    new_states = _new_states(spark, config, again, changed, states, incremented)
     if all_states is not None:
+        new_states = write_aside(new_states)
         others = all_states.join(new_states.select("customer_id"), on="customer_id", how="left_anti")
         new_states = others.unionByName(new_states)
     return Changes(
@@ -293,16 +294,11 @@ def _new_states(
     spark: SparkSession, config: Config, again: DataFrame, changed: Change, states: DataFrame, incremented: DataFrame
 ) -> DataFrame:
     """The states of all customers whose events change."""
-    contract, number = event_contract(config), next_state_number(spark, config)
-    limits: dict[str, Any] = {
-        "max_events": config.sequences.max_events,
-        "sources": list(config.sources),
-        "number": number,
-    }
+    contract, number, max_events = event_contract(config), next_state_number(spark, config), config.sequences.max_events
     is_source = F.col("source").isin(list(config.sources))
     read_again = F.broadcast(again.where(is_source).select("customer_id").na.drop().distinct())
     plain = incremented.join(read_again, on="customer_id", how="left_anti").drop("known_session_id")
-    grown = grown_states(states, plain, **limits)
+    grown = grown_states(states, plain, max_events=max_events, number=number)
     if again.where(is_source).isEmpty():
         return grown
     present = read_table(spark, contract, config.root).join(read_again, on="customer_id", how="left_semi")
@@ -310,7 +306,9 @@ def _new_states(
         *contract.column_names
     )
     added = changed.added.join(read_again, on="customer_id", how="left_semi").select(*contract.column_names)
-    made = customer_states(kept.unionByName(added), **limits)
+    made = customer_states(
+        kept.unionByName(added), max_events=max_events, sources=list(config.sources), number=number
+    )
     fields = column_types(state_contract(config))
     empty = read_again.join(made, on="customer_id", how="left_anti").select(
         "customer_id",

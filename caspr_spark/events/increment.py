@@ -37,25 +37,26 @@ def rows_to_read_again(arrived: DataFrame, states: DataFrame, *, sessions: Mappi
 def increment(
     arrived: DataFrame, states: DataFrame, contract: Contract, *, sessions: Mapping[str, Sessions | None]
 ) -> DataFrame:
-    """Arrived events and those that the states hold -> EVENTS with `is_new` and `known_session_id`.
+    """Arrived events laid on those that the states hold -> EVENTS with `is_new` and `known_session_id`.
 
-    Sessions are as they are with the new events; `known_session_id` is the session before, null for a new event.
+    They are the new events, and the known ones whose session is now another; `known_session_id` is the session before,
+    null for a new event.
     """
     new = arrived.drop("session_id").withColumns(
         {"is_new": F.lit(True), "known_session_id": F.lit(None).cast("string")}
     )
     known = known_events(states, contract).withColumnRenamed("session_id", "known_session_id")
-    both = new.unionByName(known.withColumn("is_new", F.lit(False)))
-    parts = [
-        with_sessions(both.where(F.col("source") == source), sessions=declared) for source, declared in sessions.items()
-    ]
-    return reduce(DataFrame.unionByName, parts).select(*contract.column_names, "is_new", "known_session_id")
+    known = known.withColumn("is_new", F.lit(False))
+    parts = []
+    for source, declared in sessions.items():
+        rows = new if declared is None else new.unionByName(known)  # without sessions, no known event changes
+        parts.append(with_sessions(rows.where(F.col("source") == source), sessions=declared))
+    laid = reduce(DataFrame.unionByName, parts).select(*contract.column_names, "is_new", "known_session_id")
+    return laid.where("is_new or not session_id <=> known_session_id")
 
 
 def changes_of(incremented: DataFrame, contract: Contract) -> tuple[DataFrame, DataFrame]:
     """What `increment` gave -> EVENTS to take out (as they were) and EVENTS to put in."""
-    is_changed = ~F.col("is_new") & ~F.col("session_id").eqNullSafe(F.col("known_session_id"))
-    changed = incremented.where(is_changed)
+    changed = incremented.where(~F.col("is_new"))
     before = changed.drop("session_id").withColumnRenamed("known_session_id", "session_id")
-    after = incremented.where(F.col("is_new") | is_changed)
-    return before.select(*contract.column_names), after.select(*contract.column_names)
+    return before.select(*contract.column_names), incremented.select(*contract.column_names)

@@ -19,26 +19,34 @@ def customer_states(events: DataFrame, *, max_events: int, sources: Sequence[str
     )
 
 
-def grown_states(
-    states: DataFrame, events: DataFrame, *, max_events: int, sources: Sequence[str], number: int
-) -> DataFrame:
-    """States of customers -> theirs with new events.
+def grown_states(states: DataFrame, changes: DataFrame, *, max_events: int, number: int) -> DataFrame:
+    """States of customers -> those of the customers whose events change.
 
-    `events`: EVENTS with the boolean `is_new`: what is new, and all that `states` hold of these customers (see
-    `known_events`), sessions as they are now.
+    `changes`: EVENTS with the boolean `is_new`: new events, and known ones in their new session.
     """
-    new_keys = F.collect_list(F.when(F.col("is_new"), F.xxhash64("event_id")))
-    counted = events.groupBy("customer_id").agg(new_keys.alias("new_keys"))
-    grown = _states(events.drop("is_new"), max_events=max_events, sources=sources, number=number).drop("event_keys")
-    old = states.select("customer_id", "event_keys")
-    joined = grown.join(counted, on="customer_id", how="inner").join(old, on="customer_id", how="left")
-    keys = F.concat(F.coalesce("event_keys", F.array().cast("array<bigint>")), "new_keys")
-    return joined.select(
+    fields = [name for name in changes.columns if name not in ("customer_id", "is_new")]
+    laid = changes.groupBy("customer_id").agg(
+        F.collect_list(F.struct(*fields)).alias("laid"),
+        F.collect_list(F.when(F.col("is_new"), F.xxhash64("event_id"))).alias("new_keys"),
+    )
+    joined = laid.join(states.select("customer_id", "event_keys", "newest"), on="customer_id", how="left")
+    known = F.filter(
+        "newest", lambda event: ~F.array_contains(F.transform("laid", lambda one: one["event_id"]), event["event_id"])
+    )
+    all_keys = F.when(F.col("event_keys").isNull(), F.col("new_keys")).otherwise(F.concat("event_keys", "new_keys"))
+    all_events = F.when(F.col("newest").isNull(), F.col("laid")).otherwise(F.concat(known, "laid"))
+    merged = joined.select("customer_id", all_keys.alias("event_keys"), F.sort_array(all_events, asc=False).alias("all"))
+    sources = F.transform("all", lambda event: event["source"])
+    held = F.filter(
+        "all",
+        lambda event, index: (index < max_events) | (F.array_position(sources, event["source"]) == index + 1),
+    )
+    return merged.select(
         "customer_id",
-        "state_number",
-        F.size(keys).cast("bigint").alias("num_events"),
-        keys.alias("event_keys"),
-        "newest",
+        F.lit(number).cast("bigint").alias("state_number"),
+        F.size("event_keys").cast("bigint").alias("num_events"),
+        "event_keys",
+        held.alias("newest"),
     )
 
 
