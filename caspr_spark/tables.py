@@ -23,6 +23,7 @@ TABLE_PROPERTIES = {
 }
 
 _MAX_RANGES = 36
+_COMMITS_LOOKED_AT = 20
 
 
 def table_path(contract: Contract, root: str) -> str:
@@ -181,6 +182,21 @@ def changed_rows(spark: SparkSession, contract: Contract, root: str, *, after: i
     return feed.option("endingVersion", until).load(table_path(contract, root)).select(*contract.column_names)
 
 
+def replaced_rows(spark: SparkSession, contract: Contract, root: str, *, made_from: str) -> DataFrame | None:
+    """Rows of the table as they were before the commit that carries `made_from` changed them or took them out.
+
+    None where none of the last commits carries it.
+    """
+    history = DeltaTable.forPath(spark, table_path(contract, root)).history(_COMMITS_LOOKED_AT)
+    is_it = F.get_json_object("userMetadata", "$.made_from") == made_from
+    commit = history.where(is_it).orderBy("version").select("version").first()
+    if commit is None:
+        return None
+    feed = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", commit["version"])
+    changes = feed.option("endingVersion", commit["version"]).load(table_path(contract, root))
+    return changes.where(F.col("_change_type").isin("update_preimage", "delete")).select(*contract.column_names)
+
+
 def is_missing_file(error: Exception) -> bool:
     """True for what Spark raises where a file of a version, or of its changes, was vacuumed, or its log cut."""
     return any(sign in str(error) for sign in ("FileNotFound", "FILE_NOT_EXIST"))
@@ -204,7 +220,7 @@ def last_commit_notes(spark: SparkSession, contract: Contract, root: str) -> dic
 
 def notes_at(spark: SparkSession, path: str) -> dict[str, Any]:
     """As `last_commit_notes`, of the table at `path`."""
-    history = DeltaTable.forPath(spark, path).history(20)
+    history = DeltaTable.forPath(spark, path).history(_COMMITS_LOOKED_AT)
     ours = history.where(F.col("userMetadata").isNotNull()).orderBy(F.desc("version")).select("version", "userMetadata")
     newest = ours.first()
     return {} if newest is None else {**json.loads(newest["userMetadata"]), "version": newest["version"]}

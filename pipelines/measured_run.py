@@ -28,9 +28,11 @@ from caspr_spark.monitor.sketch import Floats, Sketch
 from caspr_spark.monitor.volume import known_customers, run_numbers, unknown_counts
 from caspr_spark.registry import checkpoint_folder, read_model
 from caspr_spark.sequences.known import known_to
-from caspr_spark.tables import read_table
+from caspr_spark.tables import is_missing_file, read_table, replaced_rows
 from pipelines.contracts import event_contract
+from pipelines.latest_vectors import latest_table
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
+from schemas.runs import RUNS
 from schemas.vocabulary import VOCABULARY
 
 _MAX_SEGMENTS = 50
@@ -102,14 +104,14 @@ def measured_run(
 ) -> Measured:
     """Everything that the monitor counts of a run, but for what earlier runs say about it."""
     metrics = _volume(spark, config, run)
-    distances = keep(cosine_distances(run.rows, older_vectors(run.history, run.rows)))
+    distances = keep(cosine_distances(run.rows, _vectors_before(spark, config, run, keep)))
     numbers = _one_row(distance_numbers(distances))
     has_older = any(numbers[name] for name in ("num_compared", "num_zero", "num_not_finite"))
     if has_older:
         metrics |= _distance_metrics(numbers)
     profile: list[ProfileNumber] = []
     by_segment: dict[str, dict[str, Floats]] = {}
-    if (values := _new_values(config, run)) is not None:
+    if (values := _new_values(spark, config, run)) is not None:
         values = keep(values)
         vocabulary = read_table(spark, VOCABULARY, config.root)
         profile = profile_numbers(named_values(clustered_counts(values), vocabulary).collect())
@@ -133,10 +135,34 @@ def measured_run(
     return Measured(metrics, profile, sketch, by_segment, None if has_older else _aligned(run))
 
 
-def _new_values(config: Config, run: PublishedRun) -> DataFrame | None:
+def _vectors_before(spark: SparkSession, config: Config, run: PublishedRun, keep: Keep) -> DataFrame:
+    """Of each customer of the run, the newest vector by the same model as of an earlier time, where there is one.
+
+    Those are what the newest refresh replaced in the model's latest table; for any other run they are looked for in the
+    whole history.
+    """
+    is_of_model = F.col("model_version") == run.model_version
+    runs = read_table(spark, RUNS, config.root).where(is_of_model & (F.col("run_id") != run.run_id))
+    if run.kind == "refresh" and runs.where(F.col("as_of") >= F.lit(run.as_of)).isEmpty():
+        table = latest_table(config.root, run.model_version)
+        replaced = replaced_rows(spark, table, config.root, made_from=run.run_id)
+        if replaced is not None:
+            replaced = keep(replaced)
+            try:
+                replaced.count()
+                return replaced
+            except Exception as error:
+                if not is_missing_file(error):
+                    raise
+    return older_vectors(run.history, run.rows)
+
+
+def _new_values(spark: SparkSession, config: Config, run: PublishedRun) -> DataFrame | None:
     """`new_values` since the model's run before, or any model's where this is its first; None where there is none."""
     own = F.when(F.col("model_version") == run.model_version, F.col("as_of"))
-    earlier = run.history.where(F.col("as_of") < F.lit(run.as_of))
+    earlier = read_table(spark, RUNS, config.root).where(
+        (F.col("as_of") < F.lit(run.as_of)) & (F.col("num_customers") > 0)
+    )
     before = earlier.agg(F.unix_micros(F.coalesce(F.max(own), F.max("as_of")))).first()
     if before is None or before[0] is None or run.sequences is None:
         return None

@@ -306,9 +306,7 @@ def _new_states(
         *contract.column_names
     )
     added = changed.added.join(read_again, on="customer_id", how="left_semi").select(*contract.column_names)
-    made = customer_states(
-        kept.unionByName(added), max_events=max_events, sources=list(config.sources), number=number
-    )
+    made = customer_states(kept.unionByName(added), max_events=max_events, sources=list(config.sources), number=number)
     fields = column_types(state_contract(config))
     empty = read_again.join(made, on="customer_id", how="left_anti").select(
         "customer_id",

@@ -35,7 +35,9 @@ def grown_states(states: DataFrame, changes: DataFrame, *, max_events: int, numb
     )
     all_keys = F.when(F.col("event_keys").isNull(), F.col("new_keys")).otherwise(F.concat("event_keys", "new_keys"))
     all_events = F.when(F.col("newest").isNull(), F.col("laid")).otherwise(F.concat(known, "laid"))
-    merged = joined.select("customer_id", all_keys.alias("event_keys"), F.sort_array(all_events, asc=False).alias("all"))
+    merged = joined.select(
+        "customer_id", all_keys.alias("event_keys"), F.sort_array(all_events, asc=False).alias("all")
+    )
     sources = F.transform("all", lambda event: event["source"])
     held = F.filter(
         "all",
