@@ -124,13 +124,7 @@ def refresh_sequences(
     if has_manifest(folder) and (manifest := read_manifest(folder)).fingerprint == inputs:
         return Summary("sequences", int(manifest.lineage["touched"]), manifest.rows, changed=False)
     with kept_on_disk() as keep:
-        try:
-            due = _due(spark, config, as_of, previous, versions, everybody, keep)
-        except Exception as error:
-            if not is_missing_file(error):
-                raise
-            # what changed since the previous run was vacuumed or erased: nobody can be left out
-            due = _due(spark, config, as_of, previous, versions, True, keep)
+        due = due_customers(spark, config, as_of, previous, versions, keep, everybody=everybody)
         if not due:
             return Summary("sequences", 0, 0, ("no customer was touched: nothing to do",), changed=False)
         customers = keep(reduce(DataFrame.union, due.values()).distinct())
@@ -151,34 +145,46 @@ def refresh_sequences(
         return replace(written, rows_in=num_customers)
 
 
-def _due(
+def due_customers(
     spark: SparkSession,
     config: Config,
     as_of: datetime,
     previous: Mapping[str, Run | None],
     versions: dict[str, int],
-    everybody: bool,
     keep: Keep,
+    *,
+    everybody: bool = False,
 ) -> dict[str, DataFrame]:
-    """model_version -> the customers whose vectors by this model are due, for the models that have any."""
-    due = {}
-    for model, run in previous.items():
-        customers = keep(customers_to_look_at(spark, config, as_of, model, run, versions, everybody))
-        if not customers.isEmpty():
-            due[model] = customers
-    return due
+    """model_version -> customer_id of those whose sequence a refresh makes again, for the models that have any.
+
+    Without a previous run of a model, with `everybody`, and where what changed since was vacuumed or erased, these are
+    all customers.
+    """
+
+    def due(is_everybody: bool) -> dict[str, DataFrame]:
+        looked_at = {
+            model: keep(_customers_to_look_at(spark, config, as_of, run, versions, is_everybody, model))
+            for model, run in previous.items()
+        }
+        return {model: customers for model, customers in looked_at.items() if not customers.isEmpty()}
+
+    try:
+        return due(everybody)
+    except Exception as error:
+        if not is_missing_file(error):
+            raise
+        return due(True)
 
 
-def customers_to_look_at(
+def _customers_to_look_at(
     spark: SparkSession,
     config: Config,
     as_of: datetime,
-    model: str,
     previous: Run | None,
     versions: dict[str, int],
     everybody: bool,
+    model: str,
 ) -> DataFrame:
-    """Distinct customer_id of those whose sequence a refresh makes again for a model; without `previous` of all."""
     events = read_table(spark, event_contract(config), config.root)
     latest = latest_vectors(spark, config.root, model)
     if everybody or previous is None:

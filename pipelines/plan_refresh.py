@@ -8,10 +8,11 @@ from pyspark.sql import DataFrame, SparkSession
 from caspr_spark import __version__
 from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config
+from caspr_spark.disk import kept_on_disk
 from caspr_spark.errors import CasprError
 from caspr_spark.events.arrivals import InputPosition, arrivals, current_position, customers_of, read_position
 from caspr_spark.tables import last_commit_notes
-from pipelines.build_sequences import customers_to_look_at, sequence_versions
+from pipelines.build_sequences import due_customers, sequence_versions
 from pipelines.contracts import event_contract
 from pipelines.refresh import previous_runs
 from pipelines.summary import Summary
@@ -37,15 +38,15 @@ def plan_refresh(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         if (line := _arrived(where, taken.inputs.get(where, InputPosition(kind="unknown")), place))
     ]
     found = arrivals(spark, config, taken, now)
-    is_all = isinstance(found, str)
-    versions = sequence_versions(spark, config)
-    looked_at = [customers_to_look_at(spark, config, as_of, *run, versions, is_all) for run in runs.items()]
-    customers = reduce(DataFrame.union, looked_at).distinct()
     if isinstance(found, str):
         notes.append(f"every customer would be compared: {found}")
-    elif found:
-        customers = customers.union(customers_of(found, config).na.drop()).distinct()
-    number = customers.count()
+    with kept_on_disk() as keep:
+        versions = sequence_versions(spark, config)
+        due = due_customers(spark, config, as_of, runs, versions, keep, everybody=isinstance(found, str))
+        looked_at = list(due.values())
+        if found and not isinstance(found, str):
+            looked_at.append(customers_of(found, config).na.drop())
+        number = reduce(DataFrame.union, looked_at).distinct().count() if looked_at else 0
     notes.append(f"{number:,} customers would be looked at" if number else "nothing to do")
     return Summary("plan", len(now.inputs), number, tuple(notes), changed=False)
 

@@ -22,6 +22,7 @@ from pipelines.contracts import event_contract
 from pipelines.customer_states import states_of, write_states
 from pipelines.erase import erase, verified
 from pipelines.full_build import full_build
+from pipelines.plan_refresh import plan_refresh
 from pipelines.refresh import refresh
 from pipelines.refresh_events import refresh_events
 from pipelines.write_report import write_report
@@ -125,6 +126,9 @@ def test_f95_f98_f99_erased_customers_are_nowhere_and_do_not_come_back(spark: Sp
             spark.read.format("delta").option("versionAsOf", 0).load(f"{config.root}/{name}").count()
 
     assert refresh(spark, config, second)[-1].notes == ("no customer was touched: nothing to do",)
+    assert plan_refresh(spark, config, second).notes[-1] == "nothing to do"
+    from_first = plan_refresh(spark, config, FIRST + timedelta(hours=1))  # what changed since then is not told any more
+    assert from_first.rows_out == len(served(spark, config))
     world.new_views(20)
     world.new_orders()
     third = second + timedelta(days=1)
