@@ -19,6 +19,7 @@ def sampled_customers(run: DataFrame, events: DataFrame, *, money: str | None, a
     """
     sample = run.orderBy(F.xxhash64("customer_id"), "customer_id").limit(size).select("customer_id", "embedding")
     past = events.where(F.col("event_time") < F.lit(as_of))
+    past = past.join(F.broadcast(sample.select("customer_id")), on="customer_id", how="left_semi")
     amount = F.sum(money) if money else F.lit(None)
     last = F.max("event_time")
     totals = past.groupBy("customer_id").agg(
