@@ -284,6 +284,15 @@ class EmbedSection(Section):
     """CPU threads a Spark task uses for scoring; as many as spark.task.cpus."""
 
 
+class PublishSection(Section):
+    """Stage publish: who is told of a published run."""
+
+    after_command: list[str]
+    """Program and arguments that get a JSON line on standard input after a run was published; empty: none."""
+    after_file: str | None
+    """File that the line is appended to; null: none."""
+
+
 class RefreshSection(Section):
     """Refreshing: whose vector is made again, and how long to wait for another run."""
 
@@ -388,6 +397,7 @@ class Config(Section):
     model: ModelSection
     pretrain: PretrainSection
     embed: EmbedSection
+    publish: PublishSection
     refresh: RefreshSection
     maintain: MaintainSection
     monitor: MonitorSection

@@ -60,13 +60,17 @@ def mend_runs(spark: SparkSession, latest: Contract, root: str) -> str | None:
     if noted is None:
         return None
     run = run_from_json(noted)
-    if (
-        table_exists(spark, RUNS, root)
-        and not read_table(spark, RUNS, root).where(F.col("run_id") == run.run_id).isEmpty()
-    ):
+    if is_recorded(spark, run.run_id, root):
         return None
     record_run(spark, run, root)
     return run.run_id
+
+
+def is_recorded(spark: SparkSession, run_id: str, root: str) -> bool:
+    """True where RUNS has the run: all of it was published."""
+    return (
+        table_exists(spark, RUNS, root) and not read_table(spark, RUNS, root).where(F.col("run_id") == run_id).isEmpty()
+    )
 
 
 def run_before(

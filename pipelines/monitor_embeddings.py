@@ -9,10 +9,10 @@ from pyspark.sql import functions as F
 
 from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config
+from caspr_spark.delivery import undelivered
 from caspr_spark.disk import kept_on_disk
 from caspr_spark.errors import CasprError, DriftAlert
 from caspr_spark.metrics import Metrics, replace_rows, write_metrics
-from caspr_spark.monitor.alerts import undelivered
 from caspr_spark.monitor.alignment import alignment_text
 from caspr_spark.monitor.charts import MIN_RUNS
 from caspr_spark.monitor.drift import run_at
@@ -66,8 +66,9 @@ def monitor_embeddings(
     sinks = config.monitor
     if found.is_drift and not was_sent and (sinks.alert_command or sinks.alert_file):
         alert = _alert(config, run, measured, found, why)
-        if failed := undelivered(alert, command=sinks.alert_command, file=sinks.alert_file):
-            notes += failed
+        failed = undelivered(alert, command=sinks.alert_command, file=sinks.alert_file, setting="monitor.alert")
+        if failed:
+            notes += [f"the alert was not delivered: {problem}; monitor again to retry" for problem in failed]
         else:
             _replace(spark, run, DRIFT_METRICS, [*numbers, _SENT], config.root)
     if found.is_drift and config.monitor.on_drift == "stop":

@@ -18,7 +18,7 @@ from caspr_spark.registry import CURVE, ModelCard, checkpoint_folder, kept_model
 from pipelines.summary import Summary
 
 _OBJECTIVE = "masked_recovery"
-_NO_PART = {"root", "dataset", "embed", "refresh", "maintain", "monitor", "evaluate", "report", "spark"}
+_NO_PART = {"root", "dataset", "embed", "publish", "refresh", "maintain", "monitor", "evaluate", "report", "spark"}
 """What has no part in a model: where it lies, how it is used and watched."""
 
 

@@ -18,7 +18,7 @@ from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_fold
 from caspr_spark.publish.feature_table import merged_into_latest
 from caspr_spark.publish.gates import failed_checks, vector_health
 from caspr_spark.registry import checkpoint_folder, read_model
-from caspr_spark.runs import Run, embedding_run_id, record_run
+from caspr_spark.runs import Run, embedding_run_id, is_recorded, record_run
 from caspr_spark.tables import (
     committed_with,
     create_table,
@@ -30,6 +30,7 @@ from caspr_spark.tables import (
     write_table,
 )
 from pipelines.latest_vectors import latest_table, latest_vectors, serve_champion
+from pipelines.publish_hook import call_hook, is_asked_for, note_published
 from pipelines.summary import Summary
 from schemas.contract import Contract
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, EMBEDDINGS
@@ -43,7 +44,7 @@ def publish_embeddings(
 
     `model_version`: whose run; None for the champion's.
     Customers whom a refresh looked at and who have no event any more lose their row in the latest table. The same run
-    again commits nothing.
+    again commits nothing. Afterwards `publish.after_command` and `after_file` are told; they cannot undo it.
 
     Raises:
         GateError: the run's vectors are not fit to be read; both tables are untouched.
@@ -75,12 +76,15 @@ def publish_embeddings(
     latest = DeltaTable.forPath(spark, table_path(table, config.root))
     with committed_with(spark, made_from=run.run_id, numbers=numbers, once=run.run_id):
         merged_into_latest(rows, gone, latest, run).execute()
+    if is_asked_for(config) and not is_recorded(spark, run.run_id, config.root):
+        note_published(spark, config, run, table)
     crash_point("after_latest")
     record_run(spark, run, config.root)
     crash_point("after_runs")
-    notes = (f"{run.num_removed:,} customers without any event removed",) if run.num_removed else ()
+    notes = [f"{run.num_removed:,} customers without any event removed"] if run.num_removed else []
     changed = _versions(spark, config.root, table) != before
-    return Summary("publish", run.num_customers, run.num_customers, notes, changed=changed)
+    notes += call_hook(spark, config, run) if is_asked_for(config) else []
+    return Summary("publish", run.num_customers, run.num_customers, tuple(notes), changed=changed)
 
 
 def _run_to_publish(

@@ -1,4 +1,4 @@
-"""Alerts to whoever is on duty: a JSON line to a program or at the end of a file. A sink that fails stops nothing."""
+"""Messages to whoever is on duty: a JSON line to a program or at the end of a file. A sink that fails stops nothing."""
 
 import json
 import os
@@ -14,23 +14,27 @@ _TIMEOUT_SECONDS = 30
 
 
 def undelivered(
-    alert: Mapping[str, Any],
+    message: Mapping[str, Any],
     *,
     command: Sequence[str],
     file: str | None,
+    setting: str,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[str]:
-    """Deliver an alert to each sink that is given, trying three times; returns a line for each that did not take it."""
-    line = json.dumps(alert, sort_keys=True) + "\n"
+    """Deliver a message to each sink that is given, trying three times; returns a line for each that did not take it.
+
+    `setting` names the sinks in these lines: monitor.alert for monitor.alert_command and monitor.alert_file.
+    """
+    line = json.dumps(message, sort_keys=True) + "\n"
     sinks: list[tuple[str, Callable[[], None]]] = []
     if command:
-        sinks.append((f"monitor.alert_command {command[0]}", lambda: _piped(line, command)))
+        sinks.append((f"{setting}_command {command[0]}", lambda: _piped(line, command)))
     if file:
-        sinks.append((f"monitor.alert_file {file}", lambda: _appended(line, Path(file))))
-    return [problem for name, send in sinks if (problem := _problem(name, send, pause))]
+        sinks.append((f"{setting}_file {file}", lambda: _appended(line, Path(file))))
+    return [f"{name}: {problem}" for name, send in sinks if (problem := _problem(send, pause))]
 
 
-def _problem(name: str, send: Callable[[], None], pause: Callable[[float], None]) -> str:
+def _problem(send: Callable[[], None], pause: Callable[[float], None]) -> str:
     """Empty once it was sent."""
     reason = ""
     for seconds in (*_PAUSES, None):
@@ -42,7 +46,7 @@ def _problem(name: str, send: Callable[[], None], pause: Callable[[float], None]
             return ""
         if seconds is not None:
             pause(seconds)
-    return f"the alert was not delivered, {len(_PAUSES) + 1} attempts failed: {name}: {reason}; monitor again to retry"
+    return f"{len(_PAUSES) + 1} attempts failed: {reason}"
 
 
 def _piped(line: str, command: Sequence[str]) -> None:
