@@ -182,12 +182,55 @@ class Profile(InputTable):
 
 
 class Expectation(Section):
-    """A Great Expectations expectation on the whole `events` table."""
+    """A Great Expectations expectation: on the `events` table, or on the numbers of a run's vectors."""
 
     expectation: str
     """Class name in great_expectations.expectations, e.g. ExpectTableRowCountToBeBetween."""
     arguments: dict[str, str | int | float | bool | list[str]] = {}
     on_fail: OnFail
+
+
+class VolumeLimits(Section):
+    """How many rows of a raw table may arrive, in medians of the last runs; null: any number."""
+
+    min_ratio: Annotated[float, Field(ge=0)] | None
+    max_ratio: Annotated[float, Field(gt=0)] | None
+    on_fail: OnFail
+
+
+class VolumeSection(Section):
+    """Rows of each raw table that arrive, against what the last runs of the same kind read. Refreshes of intervals of
+    the same length are one kind, runs that read all there is another."""
+
+    num_runs: Positive
+    """The last runs that a run is judged by."""
+    min_runs: Positive
+    """With fewer there is no verdict; nor where their median is 0."""
+    limits: VolumeLimits
+    by_table: dict[Name, VolumeLimits]
+    """Limits of a source or profile of its own, in place of `limits`."""
+
+    def of(self, table: str) -> VolumeLimits:
+        return self.by_table.get(table, self.limits)
+
+
+class FreshnessLimit(Section):
+    """How old the newest event of a source may be."""
+
+    max_hours: Annotated[float, Field(gt=0)] | None
+    """Hours from the newest event before as_of to as_of; null: any number."""
+    on_fail: OnFail
+
+
+class FreshnessSection(Section):
+    """The age of each source's newest event."""
+
+    limit: FreshnessLimit
+    by_source: dict[Name, FreshnessLimit]
+    """Limits of a source of its own, in place of `limit`."""
+
+    def of(self, source: str) -> FreshnessLimit:
+        return self.by_source.get(source, self.limit)
 
 
 class EventsSection(Section):
@@ -197,6 +240,8 @@ class EventsSection(Section):
     """For the rows of every source, in this order; a row's reason is the first that it breaks."""
     gate: dict[Name, Expectation]
     """For the finished events, before they are published."""
+    volume: VolumeSection
+    freshness: FreshnessSection
     on_new_column: OnFail
     """A column that is not declared and that earlier files, or others, do not have. warn: it is named and ignored."""
     on_unreadable_file: OnFail
@@ -312,6 +357,8 @@ class MaintainSection(Section):
     """Newest sequence folders that are kept."""
     keep_models: Positive
     """Newest checkpoints that are kept; the champion, the challenger and the champion before always are."""
+    keep_data_docs: Positive
+    """Newest pages of Data Docs that are kept; a gate that writes one removes the oldest."""
 
 
 class MonitorSection(Section):

@@ -186,6 +186,15 @@ def _contradictions(config: Config) -> list[tuple[Key, str]]:
     for field, chosen_name, kinds in wanted:
         if chosen_name is not None and (chosen_name not in attributes or attributes[chosen_name].kind not in kinds):
             problems.append((("report", field), f"'{chosen_name}' is no {' or '.join(sorted(kinds))} event attribute"))
+    for field, names, tables in (
+        ("volume.by_table", config.events.volume.by_table, config.activity_tables),
+        ("freshness.by_source", config.events.freshness.by_source, config.sources),
+    ):
+        unknown = [name for name in names if name not in tables]
+        problems += [
+            (("events", *field.split("."), name), f"no such table is declared; there are {', '.join(tables)}")
+            for name in unknown
+        ]
     if not config.sources:
         problems.append((("sources",), "no source is declared; give --config with your tables"))
     if config.pretrain.launcher == "single" and config.pretrain.num_workers > 1:

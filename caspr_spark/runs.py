@@ -73,6 +73,15 @@ def is_recorded(spark: SparkSession, run_id: str, root: str) -> bool:
     )
 
 
+def last_as_of(spark: SparkSession, root: str, *, before: datetime) -> datetime | None:
+    """The newest as_of of any run, strictly before a time (UTC); None where there is none."""
+    if not table_exists(spark, RUNS, root):
+        return None
+    earlier = read_table(spark, RUNS, root).where(F.col("as_of") < F.lit(before))
+    row = earlier.agg(F.unix_micros(F.max("as_of")).alias("micros")).first()
+    return None if row is None or row["micros"] is None else datetime.fromtimestamp(row["micros"] / 1_000_000, tz=UTC)
+
+
 def run_before(
     spark: SparkSession, root: str, *, as_of: datetime, model_version: str, kind: Kind | None = None
 ) -> Run | None:

@@ -18,14 +18,9 @@ from caspr_spark.tables import last_commit_notes, write_table
 from caspr_spark.tombstones import tombstones
 from pipelines.contracts import event_contract, profile_contract
 from pipelines.customer_states import states_of, write_states
-from pipelines.events_account import (
-    counted_endings,
-    notes_of,
-    num_rows,
-    passed_events,
-    passed_rows,
-    write_event_metrics,
-)
+from pipelines.events_account import counted_endings, notes_of, rows_read, write_event_metrics
+from pipelines.events_gate import take_arrivals, take_events, take_rows
+from pipelines.gate_run import GateRun
 from pipelines.summary import Summary
 from schemas.events import REJECTED
 
@@ -54,23 +49,25 @@ def build_events(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         for table in tables.values():
             keep(table.rows)
         endings = counted_endings(tables)
-        verdicts = passed_rows(tables)
+        gate, read = GateRun(config, as_of, "events"), rows_read(endings)
+        take_rows(gate, tables)
+        take_arrivals(gate, spark, config, as_of, tables, read, interval=0)
         made = made_tables(spark, config, tables, keep)
-        verdicts += passed_events(made.events, config.events.gate)
+        take_events(gate, made.events, config.events.gate)
 
-        num_cut = write_event_metrics(spark, config, as_of, endings, made.events)
+        num_cut = write_event_metrics(spark, config, as_of, endings, made.events, interval=0)
         name = made_from or ""
         write_table(made.rejected, REJECTED, config.root, made_from=name)
         write_table(made.profiles, profile_contract(config), config.root, made_from=name)
         numbers = {
-            "rows_read": num_rows(endings),
+            "rows_read": sum(read.values()),
             "events": made.events.count(),
             "position": write_position(now, config.root),
             "states": write_states(spark, config, states_of(spark, config, made.events)),
         }
         in_time = made.events.repartitionByRange("event_time")  # a refresh then passes over files of other months
         write_table(in_time, event_contract(config), config.root, made_from=name, numbers=numbers)  # last: it says done
-    notes = notes_of(tables, endings, num_cut, verdicts) + warnings
+    notes = notes_of(tables, endings, num_cut) + gate.notes + warnings
     return Summary("events", numbers["rows_read"], numbers["events"], tuple(notes))
 
 

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from caspr_spark import __version__
 from caspr_spark.config import Config
 from caspr_spark.crash_points import crash_point
+from caspr_spark.data_docs import FOLDER as DATA_DOCS
 from caspr_spark.disk import remove_scratch
 from caspr_spark.erase.history import forget_history, remove_rows
 from caspr_spark.erase.names import Names
@@ -205,9 +206,9 @@ def _renumber_runs(spark: SparkSession, config: Config, request: Request) -> Non
 
 
 def _erase_files(root: Path, request: Request) -> Request:
-    """Delete what is made of customers and can be made again: sequences, pages of the report; logs are emptied."""
+    """Delete what is made of customers and can be made again: sequences, pages of reports; logs are emptied."""
     deleted = dict(request.files_erased)
-    for name in ("sequences", "report"):
+    for name in ("sequences", "report", DATA_DOCS):
         number = sum(1 for path in (root / name).rglob("*") if path.is_file())
         deleted[name] = max(number, deleted.get(name, 0))
         shutil.rmtree(root / name, ignore_errors=True)

@@ -7,12 +7,11 @@ from functools import reduce
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from caspr_spark.config import Config, Expectation
-from caspr_spark.errors import GateError
-from caspr_spark.events.gate import Verdict, event_verdicts, row_verdicts
+from caspr_spark.config import Config
 from caspr_spark.events.rows import DUPLICATE
 from caspr_spark.events.sources import JudgedTable
 from caspr_spark.metrics import write_metrics
+from pipelines.arrivals_gate import INTERVAL
 
 TAKEN = "taken"
 ERASED = "erased"
@@ -63,9 +62,15 @@ def _row_metrics(endings: Endings) -> dict[tuple[str, str], float]:
 
 
 def write_event_metrics(
-    spark: SparkSession, config: Config, as_of: datetime, endings: Endings, events: DataFrame
+    spark: SparkSession,
+    config: Config,
+    as_of: datetime,
+    endings: Endings,
+    events: DataFrame,
+    *,
+    interval: float | None,
 ) -> int:
-    """Write the stage's numbers; returns how many values of sets were cut."""
+    """Write the stage's numbers; returns how many values of sets were cut. `interval` as in `interval_hours`."""
     counted = events.groupBy("source").agg(
         F.count(F.lit(1)).alias("events"), F.coalesce(F.sum("num_values_cut"), F.lit(0)).alias("cut")
     )
@@ -73,44 +78,17 @@ def write_event_metrics(
     num_cut = sum(int(row["cut"]) for row in found)
     metrics = {**_row_metrics(endings), ("set_values_cut", ""): num_cut}
     metrics.update({("events", row["source"]): row["events"] for row in found})
+    if interval is not None:
+        metrics[INTERVAL, ""] = interval
     write_metrics(spark, metrics, config.root, as_of=as_of, run_id="", stage="events")
     return num_cut
 
 
-def num_rows(endings: Endings) -> int:
-    return sum(sum(ends.values()) for ends in endings.values())
+def rows_read(endings: Endings) -> dict[str, int]:
+    """Source -> its raw rows."""
+    return {name: sum(ends.values()) for name, ends in endings.items()}
 
 
-def notes_of(tables: dict[str, JudgedTable], endings: Endings, num_cut: int, verdicts: list[Verdict]) -> list[str]:
+def notes_of(tables: dict[str, JudgedTable], endings: Endings, num_cut: int) -> list[str]:
     notes = [_account(tables[name], ends) for name, ends in endings.items()]
-    notes += [f"{num_cut:,} values of sets were beyond their max_values and left out"] if num_cut else []
-    return notes + [f"warning: {verdict.detail}" for verdict in verdicts if not verdict.passed]
-
-
-def passed_rows(tables: Mapping[str, JudgedTable]) -> list[Verdict]:
-    """The verdicts on the raw rows.
-
-    Raises:
-        GateError: a check declared as `stop` failed.
-    """
-    return _passed(row_verdicts({name: (table.rows, table.checks) for name, table in tables.items()}))
-
-
-def passed_events(events: DataFrame, gate: Mapping[str, Expectation]) -> list[Verdict]:
-    """The verdicts on the events.
-
-    Raises:
-        GateError: an expectation declared as `stop` failed.
-    """
-    return _passed(event_verdicts(events, gate=gate) if gate else [])
-
-
-def _passed(verdicts: list[Verdict]) -> list[Verdict]:
-    failed = [verdict for verdict in verdicts if not verdict.passed and verdict.on_fail == "stop"]
-    if failed:
-        raise GateError(
-            "the gate stopped the run; the tables are as they were:\n"
-            + "\n".join(f"  - {verdict.detail}" for verdict in failed)
-            + "\nmend the raw tables, or change the check's max_failed_share or on_fail in the configuration"
-        )
-    return verdicts
+    return notes + ([f"{num_cut:,} values of sets were beyond their max_values and left out"] if num_cut else [])

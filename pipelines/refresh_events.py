@@ -30,6 +30,7 @@ from caspr_spark.events.sources import JudgedTable, judged_tables
 from caspr_spark.events.states import customer_states, grown_states
 from caspr_spark.events.timeline import profile_rows, timeline
 from caspr_spark.tables import change_table, column_types, empty_table, last_commit_notes, read_table
+from pipelines.arrivals_gate import interval_hours
 from pipelines.build_events import made_tables, rejected_of
 from pipelines.contracts import event_contract, profile_contract, state_contract
 from pipelines.customer_states import next_state_number, states_in_step, states_of, write_states
@@ -38,11 +39,11 @@ from pipelines.events_account import (
     Endings,
     counted_endings,
     notes_of,
-    num_rows,
-    passed_events,
-    passed_rows,
+    rows_read,
     write_event_metrics,
 )
+from pipelines.events_gate import take_arrivals, take_events, take_rows
+from pipelines.gate_run import GateRun
 from pipelines.summary import Summary
 from schemas.contract import Contract
 from schemas.events import REJECTED
@@ -93,8 +94,10 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
     if taken is None:
         raise CasprError(f"{config.root}: there are no events to refresh; run full-build first")
     now = current_position(spark, config, version=__version__, taken=taken)
+    gate, interval = GateRun(config, as_of, "events"), interval_hours(spark, config.root, as_of)
     if now.fingerprint is not None and last["made_from"] == now.fingerprint:
-        return Summary("events", 0, 0, ("nothing arrived",), changed=False)
+        take_arrivals(gate, spark, config, as_of, {}, None, interval=interval)
+        return Summary("events", 0, 0, ("nothing arrived", *gate.notes), changed=False)
 
     warnings = schema_warnings(config, taken, now)
     found: dict[str, Arrivals] | str = "asked to compare all customers"
@@ -102,33 +105,35 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
         found = arrivals(spark, config, taken, now)
     with kept_on_disk() as keep, written_aside(config.root) as write_aside:
         if isinstance(found, str):
-            batch = judged_tables(spark, config, schemas=now.schemas)
+            batch, interval = judged_tables(spark, config, schemas=now.schemas), 0
         else:
             new_rows = {name: arrived.added for name, arrived in found.items()}
             batch = judged_tables(spark, config, schemas=now.schemas, arrived=new_rows)
         for table in batch.values():
             keep(table.rows)
         endings = counted_endings(batch)
-        verdicts = passed_rows(batch)
-        notes = []
+        read, notes = rows_read(endings), []
+        take_rows(gate, batch)
+        take_arrivals(gate, spark, config, as_of, batch, read, interval=interval)
         if isinstance(found, str):
             changes = _all_compared(spark, config, batch, keep)
-            gate = config.events.gate
+            declared = config.events.gate
             notes.append(f"every customer was compared: {found}")
         else:
             changes = _incremented(spark, config, now, batch, found, keep, write_aside)
             # what is said of the whole table does not hold for some rows
-            gate = {n: e for n, e in config.events.gate.items() if not e.expectation.startswith("ExpectTable")}
+            declared = {n: e for n, e in config.events.gate.items() if not e.expectation.startswith("ExpectTable")}
             _count_repeats(endings, {n for n, arrived in found.items() if arrived.gone is None}, changes.rejected)
         num_removed, num_added = changes.events.removed.count(), changes.events.added.count()
-        verdicts += passed_events(changes.events.added, gate) if num_added else []
-        num_cut = write_event_metrics(spark, config, as_of, endings, changes.events.added)
+        if num_added:
+            take_events(gate, changes.events.added, declared)
+        num_cut = write_event_metrics(spark, config, as_of, endings, changes.events.added, interval=interval)
 
         name = now.fingerprint or ""
         for contract, change in ((REJECTED, changes.rejected), (profile_contract(config), changes.profiles)):
             change_table(spark, contract, config.root, removed=change.removed, added=change.added, made_from=name)
         numbers = {
-            "rows_read": last["numbers"]["rows_read"] + num_rows(endings),
+            "rows_read": last["numbers"]["rows_read"] + sum(read.values()),
             "events": last["numbers"]["events"] + num_added - num_removed,
             "position": write_position(now, config.root),
             "states": write_states(spark, config, changes.states, changed=not changes.states_of_all),
@@ -143,9 +148,9 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
             numbers=numbers,
             near="event_time",
         )
-    notes = notes_of(batch, endings, num_cut, verdicts) + warnings + notes
+    notes = notes_of(batch, endings, num_cut) + gate.notes + warnings + notes
     notes += [f"{num_added:,} events added or changed, {num_removed:,} removed or changed"]
-    return Summary("events", num_rows(endings), num_added, tuple(notes))
+    return Summary("events", sum(read.values()), num_added, tuple(notes))
 
 
 def _all_compared(spark: SparkSession, config: Config, tables: dict[str, JudgedTable], keep: Keep) -> Changes:

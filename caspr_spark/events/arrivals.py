@@ -23,6 +23,8 @@ from caspr_spark.lineage import fingerprint
 from caspr_spark.tables import is_missing_file
 
 _NARROWED = "  the source's types were narrowed; if that is meant, run refresh with --compare-all"
+_OF_ARRIVALS = {"events": {"volume", "freshness"}}
+"""What is asked of arrivals as a whole changes no row."""
 _CHANGE = "_change_type"
 _CHANGE_COLUMNS = (_CHANGE, "_commit_version", "_commit_timestamp")
 
@@ -82,7 +84,8 @@ def current_position(spark: SparkSession, config: Config, *, version: str, taken
     What columns the files have is read of those only that `taken` does not know.
     """
     declared = fingerprint(
-        declared=config.model_dump(include={"sources", "profiles", "events"}, mode="json"), version=version
+        declared=config.model_dump(include={"sources", "profiles", "events"}, exclude=_OF_ARRIVALS, mode="json"),
+        version=version,
     )
     known = taken.inputs if taken is not None and taken.declared == declared else {}
     return Position(

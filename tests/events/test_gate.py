@@ -9,7 +9,8 @@ from pyspark.sql import functions as F
 
 from caspr_spark.config import Check, Config, Expectation
 from caspr_spark.errors import CasprError, ConfigError, GateError
-from caspr_spark.events.gate import event_verdicts, row_verdicts
+from caspr_spark.events.gate import row_verdicts
+from caspr_spark.gate import Validation, declared_verdicts
 from caspr_spark.tables import last_commit_notes, read_table
 from pipelines.build_events import build_events
 from pipelines.contracts import event_contract, profile_contract
@@ -57,6 +58,7 @@ def test_stop_leaves_the_old_tables_warn_goes_on_and_a_rerun_changes_nothing(
         "1.00% may",
         "  - visits: 1 of 4 rows break 'time_present' (event_time is not null); 1.00% may",
         "mend the raw tables, or change the check's max_failed_share or on_fail in the configuration",
+        f"Data Docs: {tmp_path}/root/data_docs/20240601T000000Z-events.html",
     ]
     assert contents(spark, good) == before
 
@@ -72,6 +74,7 @@ def test_stop_leaves_the_old_tables_warn_goes_on_and_a_rerun_changes_nothing(
         "warning: visits: 1 of 4 rows break 'customer_present' (customer_id is not null and trim(customer_id) <> ''); "
         "1.00% may",
         "warning: visits: 1 of 4 rows break 'time_present' (event_time is not null); 1.00% may",
+        f"Data Docs: {tmp_path}/root/data_docs/20240601T000000Z-events.html",
     )
 
 
@@ -93,7 +96,7 @@ def test_the_gate_is_shown_the_rows_of_this_run(spark: SparkSession, tmp_path: P
     for content in ("1\n2\n5\n", "4\n5\n"):
         numbers.write_text(content)
         rows = spark.read.schema("n int").csv(str(numbers)).select((F.col("n") >= 3).alias("met_large"))
-        (verdict,) = row_verdicts({"numbers": (rows, {"large": CHECK})})
+        (verdict,) = row_verdicts({"numbers": (rows, {"large": CHECK})}).verdicts
         failed.append(verdict.failed_rows)
 
     assert failed == [2, 0]
@@ -103,7 +106,7 @@ def test_the_gate_is_shown_the_rows_of_this_run(spark: SparkSession, tmp_path: P
 def test_exactly_the_share_that_may_fail_passes(spark: SparkSession, num_rows: int, passes: bool) -> None:
     rows = spark.range(num_rows).select((F.col("id") < 3).alias("met_small"))
 
-    (verdict,) = row_verdicts({"numbers": (rows, {"small": CHECK})})
+    (verdict,) = row_verdicts({"numbers": (rows, {"small": CHECK})}).verdicts
 
     assert (verdict.check, verdict.passed, verdict.failed_rows) == ("numbers.small", passes, num_rows - 3)
 
@@ -111,7 +114,8 @@ def test_exactly_the_share_that_may_fail_passes(spark: SparkSession, num_rows: i
 def test_a_count_that_differs_from_great_expectations_is_our_fault(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("caspr_spark.events.gate._validated", lambda *_: {"check_0_0": (True, {"unexpected_count": 6})})
+    wrong = Validation({"numbers: small": (True, {"unexpected_count": 6})})
+    monkeypatch.setattr("caspr_spark.events.gate.validated", lambda *_, **__: wrong)
     rows = spark.range(10).select((F.col("id") < 3).alias("met_small"))
 
     with pytest.raises(CasprError, match="the gate counts 6 failing rows, Spark SQL 7"):
@@ -129,7 +133,7 @@ def test_an_expectation_on_the_events_may_warn_or_stop(spark: SparkSession) -> N
         ),
     }
 
-    unique, small = event_verdicts(events, gate=gate)
+    unique, small = declared_verdicts(events, gate=gate, section="events", noun="events").verdicts
 
     assert (unique.passed, unique.failed_rows, unique.on_fail) == (False, 2, "stop")
     assert "2 events break it" in unique.detail
@@ -141,6 +145,7 @@ def test_an_expectation_on_the_events_may_warn_or_stop(spark: SparkSession) -> N
     [
         ("ExpectMiracles", {}, "Great Expectations has no 'ExpectMiracles'"),
         ("ExpectColumnValuesToNotBeNull", {"colunm": "x"}, "the arguments do not fit ExpectColumnValuesToNotBeNull"),
+        ("ExpectColumnValuesToNotBeNull", {"column": "x"}, r"there is no column 'x' \(there are: id\)"),
     ],
 )
 def test_an_expectation_that_does_not_exist_is_a_mistake_in_the_configuration(
@@ -149,4 +154,4 @@ def test_an_expectation_that_does_not_exist_is_a_mistake_in_the_configuration(
     declared = Expectation.model_validate({"expectation": expectation, "arguments": arguments, "on_fail": "stop"})
 
     with pytest.raises(ConfigError, match=f"events.gate.mine: {complaint}"):
-        event_verdicts(spark.range(1).toDF("event_id"), gate={"mine": declared})
+        declared_verdicts(spark.range(1), gate={"mine": declared}, section="events", noun="events")
