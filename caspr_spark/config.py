@@ -330,7 +330,10 @@ class EmbedSection(Section):
 
 
 class PublishSection(Section):
-    """Stage publish: who is told of a published run."""
+    """Stage publish: what a run's vectors must be, and who is told of a published run."""
+
+    gate: dict[Name, Expectation]
+    """On the numbers of the run's vectors, one row; see caspr_spark/publish/gates.py."""
 
     after_command: list[str]
     """Program and arguments that get a JSON line on standard input after a run was published; empty: none."""

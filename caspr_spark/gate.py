@@ -6,6 +6,7 @@ No row is shown: of what Great Expectations finds, counts and single numbers are
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -128,4 +129,4 @@ def _without_values(result: Mapping[str, Any]) -> dict[str, Any]:
     """The counts, and the number that was observed; not the values of rows, which may name customers."""
     kept = {key: value for key, value in result.items() if key in _COUNTS | _SHARES}
     observed = result.get("observed_value")
-    return kept | ({"observed_value": observed} if isinstance(observed, int | float) else {})
+    return kept | ({"observed_value": observed} if isinstance(observed, Real) else {})

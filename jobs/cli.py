@@ -42,6 +42,9 @@ app = typer.Typer(
 models = typer.Typer(name="models", help="The models that are kept, and which of them is in use.", no_args_is_help=True)
 app.add_typer(models)
 
+rejected = typer.Typer(name="rejected", help="Raw rows that were not taken, and why.", no_args_is_help=True)
+app.add_typer(rejected)
+
 
 class Alias(StrEnum):
     """What a model can be."""
@@ -81,6 +84,8 @@ AsOf = Annotated[
 ]
 Model = Annotated[str, typer.Option("--model", help="champion, challenger, or a version of `models ls`.")]
 ModelName = Annotated[str, typer.Argument(help="A version of `models ls`, champion or challenger.")]
+RejectedSource = Annotated[str | None, typer.Option("--source", help="Only of this source or profile.")]
+RejectedReason = Annotated[str | None, typer.Option("--reason", help="Only those with this reason.")]
 AsOfs = Annotated[
     list[str],
     typer.Option(
@@ -371,6 +376,35 @@ def models_rollback(config: ConfigPaths) -> None:
     settings = load_config(config)
     with _session(settings, "models") as spark:
         shown_step("models", lambda: roll_back(spark, settings))
+
+
+@rejected.command("ls")
+def rejected_ls(config: ConfigPaths, source: RejectedSource = None, reason: RejectedReason = None) -> None:
+    """How many raw rows were not taken, by source, reason and file."""
+    from pipelines.rejected_rows import rejected_counts
+
+    settings = load_config(config)
+    with _session(settings, "rejected", writes=False) as spark:
+        found = rejected_counts(spark, settings, source=source, reason=reason)
+    console.print(shown_table(f"{found['rows'].sum():,} rejected rows in {settings.root}", found))
+
+
+@rejected.command("export")
+def rejected_export(
+    config: ConfigPaths,
+    output: Annotated[Path, typer.Option(help="File to write: .csv, or .jsonl. It names customers.")],
+    source: Annotated[str, typer.Option(help="Rows of this source or profile.")],
+    reason: RejectedReason = None,
+) -> None:
+    """The raw rows that were not taken, to be mended and delivered again as a new file."""
+    from pipelines.rejected_rows import export_rejected
+
+    settings = load_config(config)
+    with _session(settings, "rejected", writes=False) as spark:
+        exported = export_rejected(spark, settings, output, source=source, reason=reason)
+    console.print(f"{exported.num_rows:,} rows written to {escape(str(output))}")
+    if exported.num_unparsed:
+        console.print(f"{exported.num_unparsed:,} texts that could not be parsed: {escape(str(exported.unparsed))}")
 
 
 @app.command()

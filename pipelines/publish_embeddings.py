@@ -7,16 +7,16 @@ from dataclasses import replace
 from datetime import datetime
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config
 from caspr_spark.crash_points import crash_point
-from caspr_spark.errors import CasprError, GateError
-from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder
+from caspr_spark.errors import CasprError
+from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.publish.feature_table import merged_into_latest
-from caspr_spark.publish.gates import failed_checks, vector_health
+from caspr_spark.publish.gates import vector_health
 from caspr_spark.registry import checkpoint_folder, read_model
 from caspr_spark.runs import Run, embedding_run_id, is_recorded, record_run
 from caspr_spark.tables import (
@@ -32,6 +32,7 @@ from caspr_spark.tables import (
 from pipelines.latest_vectors import latest_table, latest_vectors, serve_champion
 from pipelines.publish_hook import call_hook, is_asked_for, note_published
 from pipelines.summary import Summary
+from pipelines.vector_gate import take_vectors
 from schemas.contract import Contract
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, EMBEDDINGS
 from schemas.runs import RUNS
@@ -54,9 +55,9 @@ def publish_embeddings(
     serve_champion(spark, config.root)
     table = latest_table(config.root, model_version)
     before = _versions(spark, config.root, table)
-    run, rows = _run_to_publish(spark, config, as_of, model_version)
+    run, rows, notes = _run_to_publish(spark, config, as_of, model_version)
     if run is None:
-        return Summary("publish", 0, 0, ("no customer to publish",), changed=False)
+        return Summary("publish", 0, 0, ("no customer to publish", *notes), changed=False)
     create_table(spark, table, config.root)
     gone = _gone(spark, config, run, rows)
     run = replace(run, num_removed=gone.count())
@@ -81,7 +82,7 @@ def publish_embeddings(
     crash_point("after_latest")
     record_run(spark, run, config.root)
     crash_point("after_runs")
-    notes = [f"{run.num_removed:,} customers without any event removed"] if run.num_removed else []
+    notes += [f"{run.num_removed:,} customers without any event removed"] if run.num_removed else []
     changed = _versions(spark, config.root, table) != before
     notes += call_hook(spark, config, run) if is_asked_for(config) else []
     return Summary("publish", run.num_customers, run.num_customers, tuple(notes), changed=changed)
@@ -89,11 +90,15 @@ def publish_embeddings(
 
 def _run_to_publish(
     spark: SparkSession, config: Config, as_of: datetime, model_version: str
-) -> tuple[Run | None, DataFrame]:
-    """The run of a model as of a time and its rows: those in `embeddings`, or those that history has already."""
+) -> tuple[Run | None, DataFrame, list[str]]:
+    """The run of a model as of a time and its rows: those in `embeddings`, or those that history has already.
+
+    Of those in `embeddings`, what the gate says of them, too.
+    """
     rows = read_table(spark, EMBEDDINGS, config.root)
     made_from = last_commit_notes(spark, EMBEDDINGS, config.root).get("made_from", "")
-    health = vector_health(rows).first()
+    size = read_model(checkpoint_folder(config.root, model_version)).section.embedding_size
+    health = vector_health(rows, size=size).first()
     assert health is not None  # an aggregate without groups has one row
     run_id, num_rows = health["run_id"] or made_from, int(health["num_rows"])
     folder = sequences_folder(config.root, as_of)
@@ -106,10 +111,13 @@ def _run_to_publish(
         run_id, rows = _recorded_run(spark, config.root, as_of, model_version)
         num_rows = rows.count()
     manifest = read_manifest(folder)
+    notes: list[str] = []
     if not is_another:
-        _stop_if_unfit(health, config.root, manifest, model_version)
+        notes = take_vectors(
+            spark, config, as_of, health=health.asDict(), manifest=manifest, model_version=model_version
+        )
     if not num_rows and manifest.touched is None:
-        return None, rows
+        return None, rows, notes
     run = Run(
         run_id=run_id,
         as_of=as_of,
@@ -121,7 +129,7 @@ def _run_to_publish(
         num_customers=num_rows,
         num_removed=0,
     )
-    return run, rows
+    return run, rows, notes
 
 
 def _gone(spark: SparkSession, config: Config, run: Run, rows: DataFrame) -> DataFrame:
@@ -135,15 +143,6 @@ def _gone(spark: SparkSession, config: Config, run: Run, rows: DataFrame) -> Dat
     return latest.join(F.broadcast(touched), on="customer_id", how="left_semi").join(
         rows, on="customer_id", how="left_anti"
     )
-
-
-def _stop_if_unfit(health: Row, root: str, manifest: SequenceManifest, model_version: str) -> None:
-    size = read_model(checkpoint_folder(root, model_version)).section.embedding_size
-    if failures := failed_checks(health.asDict(), num_rows=manifest.rows, size=size):
-        raise GateError(
-            f"{table_path(EMBEDDINGS, root)}: the run is not fit to be published; what was published before is "
-            "still served. Retrain, or embed again, then publish.\n" + "\n".join(f"  - {line}" for line in failures)
-        )
 
 
 def _recorded_run(spark: SparkSession, root: str, as_of: datetime, model_version: str) -> tuple[str, DataFrame]:

@@ -44,7 +44,7 @@ def arrival_verdicts(tables: Mapping[str, Arrived], *, volume: VolumeSection, fr
         if check := _freshness(name, arrived, freshness.of(name)):
             checks[f"{name}: hours since the newest event"] = check
     found = validated(
-        pd.DataFrame([{column: check.number for column, check in checks.items()}]),
+        pd.DataFrame([{column: float(check.number) for column, check in checks.items()}]),
         {
             column: gxe.ExpectColumnMaxToBeBetween(column=column, min_value=check.least, max_value=check.most)
             for column, check in checks.items()

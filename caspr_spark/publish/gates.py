@@ -1,49 +1,71 @@
-"""What a run's vectors must be before anybody may read them."""
+"""The numbers of a run's vectors that the gate judges before anybody may read them; `publish.gate` names them."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from pyspark.sql import DataFrame
+import pandas as pd
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+
+from schemas.vocabulary import PADDING_ID, UNKNOWN_ID
 
 FEWEST_ALIKE = 20
 """So many customers with the same vector are a fault; a few may have the same events."""
+SHARE_UNKNOWN = "share_unknown"
+COVERAGE = "coverage"
 
 
-def vector_health(vectors: DataFrame) -> DataFrame:
-    """EMBEDDINGS -> one row: the counts that `failed_checks` judges by, and which run it is (null if empty)."""
+def vector_health(vectors: DataFrame, *, size: int) -> DataFrame:
+    """EMBEDDINGS -> one row, in one pass: the numbers of the vectors, and which run they are of (null if empty).
+
+    `size`: numbers that a vector must have. The norm of a vector that is not finite is not looked at.
+    """
     numbers = F.col("embedding")
     finite = F.forall(numbers, lambda x: x.isNotNull() & ~F.isnan(x) & (F.abs(x) < F.lit(float("inf"))))
-    one_vector = F.min(numbers) == F.max(numbers)
+    norm = F.when(finite, F.sqrt(F.aggregate(numbers, F.lit(0.0), lambda total, x: total + x * x)))
+    num_rows = F.count(F.lit(1))
+    is_constant = (num_rows >= FEWEST_ALIKE) & (F.min(numbers) == F.max(numbers))
+    is_zero = F.coalesce(F.forall(numbers, lambda x: x == 0), F.lit(False))
     return vectors.select(
-        F.count(F.lit(1)).alias("num_rows"),
-        F.countDistinct("customer_id").alias("num_customers"),
+        num_rows.alias("num_rows"),
+        (num_rows - F.countDistinct("customer_id")).alias("num_repeated"),
         F.count_if(numbers.isNull() | ~finite).alias("num_not_finite"),
-        F.coalesce(F.min(F.size(numbers)), F.lit(0)).alias("smallest_size"),
-        F.coalesce(F.max(F.size(numbers)), F.lit(0)).alias("largest_size"),
-        F.count_if(F.forall(numbers, lambda x: x == 0)).alias("num_zero"),
-        F.coalesce((F.count(F.lit(1)) >= FEWEST_ALIKE) & one_vector, F.lit(False)).alias("is_constant"),
+        F.count_if(F.size(numbers) != size).alias("num_wrong_size"),
+        F.min(norm).alias("smallest_norm"),
+        F.max(norm).alias("largest_norm"),
+        F.avg(is_zero.cast("double")).alias("share_zero"),
+        F.coalesce(is_constant, F.lit(False)).cast("double").alias("share_alike"),
         F.countDistinct("run_id", "model_version", "as_of").alias("num_runs"),
         F.min("run_id").alias("run_id"),
         F.unix_micros(F.min("as_of")).alias("as_of_microseconds"),
     )
 
 
-def failed_checks(health: Mapping[str, Any], *, num_rows: int, size: int) -> list[str]:
-    """A line per failed check: its name, what was expected, what was found. Empty: the run may be published.
+def share_unknown(sequences: DataFrame) -> DataFrame:
+    """Sequences (see manifest.py) -> one row: the share of their categorical and set values without an id.
 
-    `num_rows` is what the manifest of the run's sequences promises, `size` the configured length of a vector.
+    Null where there are no values.
     """
-    found, customers = health["num_rows"], health["num_customers"]
-    smallest, largest = health["smallest_size"], health["largest_size"]
-    sizes = str(smallest) if smallest == largest else f"{smallest} to {largest}"
-    failures = {
-        f"rows_complete: expected {num_rows} rows, as the manifest says, found {found}": found != num_rows,
-        f"customer_unique: expected {found} customers, found {customers}": customers != found,
-        f"one_run: expected rows of one run, found {health['num_runs']} runs": health["num_runs"] > 1,
-        f"vector_finite: {health['num_not_finite']} vectors hold NaN, infinity or null": health["num_not_finite"] > 0,
-        f"vector_size: expected {size} numbers in a vector, found {sizes}": found > 0 and sizes != str(size),
-        "vector_not_zero: every vector is zero": 0 < found == health["num_zero"],
-        f"vector_varies: all {found} customers have the same vector": bool(health["is_constant"]),
-    }
-    return [line for line, failed in failures.items() if failed]
+    arrays = [name for name in ("categorical", "sets", "profile_categorical") if name in sequences.columns]
+    if not arrays:
+        return sequences.select(F.max(F.lit(None).cast("double")).alias(SHARE_UNKNOWN))
+    ids = F.concat(*arrays)
+    unknown = F.sum(_num(ids, lambda id_: id_ == UNKNOWN_ID))
+    return sequences.select(F.try_divide(unknown, F.sum(_num(ids, lambda id_: id_ != PADDING_ID))).alias(SHARE_UNKNOWN))
+
+
+def _num(ids: Column, are: Any) -> Column:
+    return F.size(F.filter(ids, are))
+
+
+def gate_numbers(health: Mapping[str, Any], *, num_promised: int, measured: Mapping[str, float | None]) -> pd.DataFrame:
+    """The row that the gate judges: `health` of `vector_health`, and what else was measured (None: it was not).
+
+    `num_promised`: customers that the manifest of the run's sequences says.
+    """
+    of_run = ("run_id", "as_of_microseconds")
+    numbers = {name: value for name, value in health.items() if name not in of_run}
+    numbers["num_missing"] = num_promised - health["num_rows"]
+    for name in (SHARE_UNKNOWN, COVERAGE):
+        numbers[name] = measured.get(name)
+    return pd.DataFrame([numbers], dtype="float64")

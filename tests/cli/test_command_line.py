@@ -15,15 +15,17 @@ from typer.main import get_command
 
 from caspr_spark.errors import TemporaryError, UnsafeError
 from caspr_spark.lease import lease
-from jobs.cli import app, main, models, parsed_as_of
+from jobs.cli import app, main, models, parsed_as_of, rejected
 from pipelines.scored_models import Runner, refused
 from pipelines.summary import Summary
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 # every other verb is for one time
-OTHERS = ("backfill", "erase", "export", "maintain", "models", "runs", "simulate-bank")
+OTHERS = ("backfill", "erase", "export", "maintain", "models", "rejected", "runs", "simulate-bank")
 OF_MODELS = sorted(get_command(models).commands)  # type: ignore[attr-defined]
+OF_REJECTED = sorted(get_command(rejected).commands)  # type: ignore[attr-defined]
+SUB_VERBS = [*(f"models {verb}" for verb in OF_MODELS), *(f"rejected {verb}" for verb in OF_REJECTED)]
 TIMED = [verb for verb in VERBS if verb not in OTHERS]
 SHOP = str(ROOT / "docs" / "example" / "shop.yaml")
 AS_OF = "2024-06-01T00:00:00Z"
@@ -48,7 +50,8 @@ def outcome(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
 
 
 def test_every_verb_has_a_job_and_a_pipeline_of_its_name() -> None:
-    names = [verb.replace("-", "_") for verb in VERBS if verb not in ("runs", "export", "models")]  # for people
+    for_people = ("runs", "export", "models", "rejected")
+    names = [verb.replace("-", "_") for verb in VERBS if verb not in for_people]
     assert len(names) == 16
     for name in names:
         assert (ROOT / "pipelines" / f"{name}.py").is_file(), name
@@ -61,11 +64,11 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert [verb for verb in VERBS if not re.search(rf"\b{verb}\b", out)] == []
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *(f"models {verb}" for verb in OF_MODELS)])
+@pytest.mark.parametrize("verb", [*VERBS, *SUB_VERBS])
 def test_help_of_a_verb_names_its_options(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = outcome(capsys, *verb.split(), "--help")
     assert code == 0
-    assert ("--config" in out) == (verb != "models")
+    assert ("--config" in out) == (verb not in ("models", "rejected"))
     assert bool(re.search(r"--as-of +<", out)) == (verb in TIMED)
 
 
