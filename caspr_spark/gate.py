@@ -119,9 +119,11 @@ def validated(table: DataFrame | pd.DataFrame, expectations: Mapping[str, Any], 
     for result in outcome.results:
         if result.exception_info and result.exception_info.get("raised_exception"):
             raise CasprError(f"the gate could not be evaluated: {result.exception_info.get('exception_message')}")
-        result.result = _without_values(result.result)
+        kept = _without_values(result.result)
+        # a page cannot be rendered of a count without its share
+        result.result = kept if "unexpected_percent" in kept else {k: v for k, v in kept.items() if k not in _COUNTS}
         assert result.expectation_config is not None  # every expectation of the suite has one
-        found[result.expectation_config.meta["check"]] = (bool(result.success), dict(result.result))
+        found[result.expectation_config.meta["check"]] = (bool(result.success), kept)
     return Validation({name: found[name] for name in expectations}, outcome)
 
 

@@ -26,7 +26,7 @@ EVENTS = [  # customer, time, event_id, shop, labels, amount
     ("ann", "2024-01-01 00:00:00", "e0", "south", None, -2.0),
     ("ann", "2023-01-01 00:00:00", "too_old", "north", ["a"], 9.0),  # the fourth
     ("ann", "2024-03-01 00:00:00", "at_as_of", "north", ["a"], 9.0),
-    ("bob", "2024-02-29 23:59:59.999999", "e9", None, [], 0.25),
+    ("bob", "2024-02-29 23:59:59.999999", "e9", None, [], 0.25),  # has no profile: ids 0 and NaN
     ("eve", "2024-03-01 00:00:01", "e7", "north", ["a"], 9.0),  # nothing before as_of: no row
 ]
 PROFILES = [  # customer, profile, valid_from, region, income, language
@@ -66,7 +66,7 @@ def frame(spark: SparkSession, rows: list[tuple], ddl: str) -> DataFrame:  # typ
     return table.selectExpr(*[f"cast({c} as {k}) as {c}" for c, k in zip(columns, kinds, strict=True)])
 
 
-def test_f53_f56_f58_two_customers_written_out(spark: SparkSession) -> None:
+def test_f41_f53_f56_f58_two_customers_written_out(spark: SparkSession) -> None:
     ddl = "customer_id string, event_time timestamp, event_id string, shop string, labels array<string>, amount double"
     vocabulary = spark.createDataFrame([(*row, 1) for row in IDS], VOCABULARY_DDL)
     events = newest_events(visible_events(frame(spark, EVENTS, ddl), as_of=AS_OF), max_events=3)
