@@ -94,9 +94,9 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
     if taken is None:
         raise CasprError(f"{config.root}: there are no events to refresh; run full-build first")
     now = current_position(spark, config, version=__version__, taken=taken)
-    gate, interval = GateRun(config, as_of, "events"), interval_hours(spark, config.root, as_of)
+    gate = GateRun(config, as_of, "events")
     if now.fingerprint is not None and last["made_from"] == now.fingerprint:
-        take_arrivals(gate, spark, config, as_of, {}, None, interval=interval)
+        take_arrivals(gate, spark, config, as_of, {}, None, interval=None)
         return Summary("events", 0, 0, ("nothing arrived", *gate.notes), changed=False)
 
     warnings = schema_warnings(config, taken, now)
@@ -104,11 +104,13 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
     if not compare_all:
         found = arrivals(spark, config, taken, now)
     with kept_on_disk() as keep, written_aside(config.root) as write_aside:
+        interval: float | None = 0
         if isinstance(found, str):
-            batch, interval = judged_tables(spark, config, schemas=now.schemas), 0
+            batch = judged_tables(spark, config, schemas=now.schemas)
         else:
             new_rows = {name: arrived.added for name, arrived in found.items()}
             batch = judged_tables(spark, config, schemas=now.schemas, arrived=new_rows)
+            interval = interval_hours(spark, config.root, as_of)
         for table in batch.values():
             keep(table.rows)
         endings = counted_endings(batch)

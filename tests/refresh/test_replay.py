@@ -36,7 +36,7 @@ def ids(spark: SparkSession, config: Config) -> list[str]:
     """Keys of the events: each row stands there once."""
     rows = read_table(spark, event_contract(config), config.root).select("event_id", "num_raw_rows").collect()
     assert all(row["num_raw_rows"] == 1 for row in rows)
-    return sorted(row["event_id"].rsplit(":", 1)[-1] for row in rows)
+    return sorted(row["event_id"].rsplit("/", 1)[-1] for row in rows)
 
 
 def reasons(spark: SparkSession, config: Config) -> list[str]:
@@ -50,7 +50,7 @@ def test_rows_written_out_mended_and_delivered_in_a_new_file_count_once(spark: S
 
     counts = rejected_counts(spark, config, source="visits", reason=None)
     assert [(row.reason, row.rows) for row in counts.itertuples()] == [("customer_present", 1), ("time_present", 1)]
-    assert set(counts["file"]) == {f"file://{tmp_path}/visits/a.csv"}
+    assert set(counts["file"]) == {f"file:{tmp_path}/visits/a.csv"}
 
     out = tmp_path / "out.csv"
     assert export_rejected(spark, config, out, source="visits", reason="customer_present").num_rows == 1
