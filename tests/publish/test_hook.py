@@ -80,6 +80,7 @@ def test_f86_a_hook_that_fails_undoes_nothing_is_reported_and_tried_again(
     assert [line["run_id"] for line in lines(file)] == ["r2", "r3"]
 
 
+@pytest.mark.slow
 def test_f02_a_run_whose_publisher_was_killed_is_told_by_the_next(
     spark: SparkSession, once_published: Config, embed: Any, overlays: list[Path], tmp_path: Path
 ) -> None:
