@@ -386,7 +386,9 @@ def rejected_ls(config: ConfigPaths, source: RejectedSource = None, reason: Reje
     settings = load_config(config)
     with _session(settings, "rejected", writes=False) as spark:
         found = rejected_counts(spark, settings, source=source, reason=reason)
-    console.print(shown_table(f"{found['rows'].sum():,} rejected rows in {settings.root}", found))
+    console.print(f"{found['rows'].sum():,} rejected rows in {settings.root}")
+    for row in found.itertuples():  # no table: a terminal would cut names that one has to give
+        console.print(escape(f"{row.rows:>12,}  {row.source}  {row.reason}  {row.file}"))
 
 
 @rejected.command("export")
