@@ -63,10 +63,16 @@ def declared_verdicts(
     verdicts = []
     for name, (success, result) in found.results.items():
         failed, declared = result.get("unexpected_count"), gate[name]
-        text = f"{failed:,} {noun} break it" if failed is not None else f"found {result.get('observed_value', result)}"
+        text = f"{failed:,} {noun} break it" if failed is not None else f"found {_shown(result.get('observed_value'))}"
         detail = f"{noun}: '{name}' ({declared.expectation} {declared.arguments}): {text}"
         verdicts.append(Verdict(f"{noun}.{name}", success, declared.on_fail, failed, detail))
     return Judged(verdicts, found.outcome)
+
+
+def _shown(observed: float | None) -> str:
+    if observed is None:
+        return "other values"
+    return f"{int(observed):,}" if float(observed).is_integer() else f"{observed:,.6g}"
 
 
 def _is_unmeasured(table: DataFrame | pd.DataFrame, declared: Expectation) -> bool:
