@@ -4,10 +4,20 @@ Optional fields of a source (key, filter, lookups, ...) are absent when not writ
 itself has its value in conf/base.yaml, not here. `config_file.py` reads, merges and reports mistakes.
 """
 
+import re
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Sql = Annotated[str, StringConstraints(min_length=1)]
@@ -23,6 +33,20 @@ def known_zone(zone: str) -> str:
     if zone not in available_timezones():
         raise ValueError("expected a time zone such as UTC or Europe/Berlin")
     return zone
+
+
+def plain_path(path: str) -> str:
+    """`path` if it is one of this machine's file system, absolute or relative, links and .. allowed. Raises ValueError.
+
+    Anything else would be taken for the name of a folder in the working directory: `file:`, `~`, `${HOME}`.
+    """
+    is_other = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/|~", path) or "${" in path
+    if not path.strip() or is_other or not path.isprintable():
+        raise ValueError("expected a path such as data or /srv/data, without scheme, ~ or ${...}")
+    return path
+
+
+PlainPath = Annotated[str, AfterValidator(plain_path)]
 
 
 class Section(BaseModel):
@@ -385,7 +409,7 @@ class MonitorSection(Section):
     which the run raises a drift alert."""
     alert_command: list[str]
     """Program and arguments that get each alert as a JSON line on standard input; empty: none."""
-    alert_file: str | None
+    alert_file: PlainPath | None
     """File that each alert is appended to as a JSON line; null: none."""
     on_drift: OnFail
     """stop: exit code 4 after publishing; warn: say it and exit 0."""
@@ -437,7 +461,7 @@ class Config(Section):
 
     dataset: Name
     """Name of the data set, shown in reports."""
-    root: str
+    root: PlainPath
     """Folder of all tables that are written; a path that every Spark and training worker can reach."""
     seed: int
     sources: dict[Name, Source]

@@ -212,8 +212,9 @@ def _erase_files(root: Path, request: Request) -> Request:
         number = sum(1 for path in (root / name).rglob("*") if path.is_file())
         deleted[name] = max(number, deleted.get(name, 0))
         shutil.rmtree(root / name, ignore_errors=True)
-    for log in filter(Path.is_file, (root / "logs").rglob("*")):
-        log.write_bytes(b"")  # not deleted: the running Spark writes to it
+    for log in (root / "logs").rglob("*"):
+        if log.is_file() and not log.is_symlink():
+            log.write_bytes(b"")  # not deleted: the running Spark writes to it
     remove_scratch(str(root))
     return replace(request, files_erased=deleted)
 

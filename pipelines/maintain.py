@@ -23,6 +23,8 @@ _AS_OF = re.compile(r"\d{8}T\d{6}Z")
 def maintain(spark: SparkSession, config: Config) -> Summary:
     """Compact and vacuum every table below the root, and delete all but the newest sequences and models.
 
+    A link to a folder elsewhere is no folder of ours and is left alone.
+
     Of the models stay the champion, the challenger, the one that a rollback goes back to, and the newest
     `maintain.keep_models`; of the others the card stays, and the vectors that they published in the history.
 
@@ -53,7 +55,8 @@ def maintain(spark: SparkSession, config: Config) -> Summary:
 
 def _removed_sequences(config: Config) -> list[str]:
     """Delete all but the newest sequences; a line for each."""
-    folders = sorted(path for path in (Path(config.root) / "sequences").glob("*") if _AS_OF.fullmatch(path.name))
+    found = (Path(config.root) / "sequences").glob("*")
+    folders = sorted(path for path in found if _AS_OF.fullmatch(path.name) and not path.is_symlink())
     removed = folders[: -config.maintain.keep_sequences]
     for folder in removed:
         shutil.rmtree(folder)
@@ -64,7 +67,8 @@ def _removed_models(config: Config) -> list[str]:
     """Delete the checkpoints that nothing needs, and their latest vectors; a line for each."""
     aliases, kept = read_aliases(config.root), list(kept_models(config.root))
     needed = {*aliases.scored, *aliases.former_champions[-1:], *kept[-config.maintain.keep_models :]}
-    removed = [version for version in kept if version not in needed]
+    others = [version for version in kept if version not in needed]
+    removed = [version for version in others if not checkpoint_folder(config.root, version).is_symlink()]
     for version in removed:
         for file in checkpoint_folder(config.root, version).iterdir():
             if file.name != CARD:

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrameReader, SparkSession
@@ -25,16 +25,15 @@ def table_location(table: InputTable, where: str) -> str:
     """`path` with environment variables filled in and `package://NAME/...` resolved.
 
     Raises:
-        ConfigError: the package or the variable is not there.
+        ConfigError: the package or the variable is not there, or the path leads out of the package.
     """
     path = _filled(table.path or "", where)
     if not path.startswith(_PACKAGE):
         return path
     package, _, inside = path.removeprefix(_PACKAGE).partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"{where}.path: the Python package '{package}' is not installed; pip install it")
-    return str(Path(next(iter(spec.submodule_search_locations))) / inside)
+    if ".." in PurePosixPath(inside).parts or PurePosixPath(inside).is_absolute():
+        raise ConfigError(f"{where}.path: expected {_PACKAGE}NAME/... inside of the package, found '{path}'")
+    return str(_package_folder(package, where) / inside)
 
 
 def reader_options(table: InputTable, where: str) -> dict[str, str]:
@@ -82,6 +81,16 @@ def literal(paths: Iterable[str]) -> list[str]:
 def file_uri(spark: SparkSession, path: str) -> str:
     """A file's path as Spark writes it into a row's metadata."""
     return str(spark._jvm.org.apache.hadoop.fs.Path(path).toUri().toString())  # type: ignore[union-attr]
+
+
+def _package_folder(package: str, where: str) -> Path:
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # no name, a relative one, or one below a package that is not there
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"{where}.path: the Python package '{package}' is not installed; pip install it")
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _is_folder(spark: SparkSession, location: str) -> bool:
