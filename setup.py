@@ -38,6 +38,7 @@ EXTRAS = {
         "import-linter",
         "mypy",
         "pandas-stubs",
+        "psutil",
         "pytest",
         "pytest-timeout",
         "ruff",

@@ -1,5 +1,6 @@
 """The `caspr-spark` command. A job in this folder is one of its verbs, for spark-submit."""
 
+import os
 import signal
 import sys
 import traceback
@@ -21,10 +22,11 @@ from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.erase.requests import checked_request_id, read_ids, refuse_unfinished
 from caspr_spark.errors import CasprError, ConfigError
-from caspr_spark.lease import lease
+from caspr_spark.lease import demand_writable, lease
 from caspr_spark.session import spark_session
 from caspr_spark.simulate.bank.faults import FAULT_DESCRIPTIONS
 from jobs.console import TrainingBar, console, errors, reading_commands, shown_scores, shown_step, shown_table
+from jobs.failures import explained_failures, stop
 from pipelines.summary import Summary
 
 if TYPE_CHECKING:
@@ -572,17 +574,26 @@ def _session(
     """A Spark session that ends with the command, also when it fails; alone on the root where it `writes`.
 
     Raises:
+        ConfigError: it writes, and the root or a folder of it cannot be written.
         UnsafeError: it writes, and an erasure was killed that this command does not finish.
+        CasprError: as `explained_failures`.
     """
+    root = Path(settings.root)
     with lease(settings.root, wait_seconds=settings.refresh.wait_seconds) if writes else nullcontext():
+        if writes:
+            demand_writable(settings.root)
         if writes and not finishes_erasure:
             refuse_unfinished(settings.root)
-        log_file = Path(settings.root) / "logs" / "spark.log"
-        spark = spark_session(f"caspr-spark {name}", settings.spark.settings, log_file=log_file)
-        try:
-            yield spark
-        finally:
-            spark.stop()
+        log_file = root / "logs" / "spark.log"
+        is_read_only = root.exists() and not os.access(root, os.W_OK)  # a reader's view of it: no log then
+        with explained_failures(settings.root, log=str(log_file)):
+            spark = spark_session(
+                f"caspr-spark {name}", settings.spark.settings, log_file=None if is_read_only else log_file
+            )
+            try:
+                yield spark
+            finally:
+                stop(spark)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

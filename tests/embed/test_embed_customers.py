@@ -8,24 +8,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
-from caspr_spark.aliases import change_aliases, with_trained
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.embed.score import scored_customers
 from caspr_spark.errors import CasprError, UnsafeError
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder, write_manifest
-from caspr_spark.model.checkpoint import save_checkpoint
-from caspr_spark.model.network import Network
 from caspr_spark.model.scoring import load_encoder
-from caspr_spark.registry import ModelRecord
 from caspr_spark.tables import last_commit_notes, read_table
 from pipelines.embed_customers import embed_customers
 from schemas.embeddings import EMBEDDINGS
-from tests.pretrain.planted import AS_OF, AS_OF_US, FilePlan, model_section, write_planted
+from tests.embed.planted_root import planted_root, save_untrained
+from tests.pretrain.planted import AS_OF, AS_OF_US, FilePlan
 
 OVERLAY = Path(__file__).parents[2] / "conf" / "complete_journey.yaml"
 PLANS = [FilePlan("training", (40,)), FilePlan("training", (7,)), FilePlan("validation", (13,))]
@@ -34,10 +30,7 @@ PLANS = [FilePlan("training", (40,)), FilePlan("training", (7,)), FilePlan("vali
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with sequences of 60 customers and an untrained model for them."""
-    root = tmp_path_factory.mktemp("embed") / "root"
-    manifest = write_planted(sequences_folder(root, AS_OF), PLANS)
-    save_untrained(root, manifest)
-    return root
+    return planted_root(tmp_path_factory.mktemp("embed") / "root", PLANS)
 
 
 @pytest.fixture
@@ -51,23 +44,6 @@ def config_of(root: Path, **embed: int) -> Config:
     overlay = root.parent / "embed.yaml"
     overlay.write_text(f"root: {root}\nembed: {embed or {'batch_size': 16}}\nmodel: {{embedding_size: 8}}\n")
     return load_config([OVERLAY, overlay])
-
-
-def save_untrained(root: Path, manifest: SequenceManifest, *, seed: int = 1) -> str:
-    torch.manual_seed(seed)
-    record = ModelRecord(
-        section=model_section(),
-        layout=manifest.layout,
-        scaling=manifest.scaling,
-        vocabulary_version=manifest.vocabulary_version,
-        as_of=manifest.as_of,
-        fingerprint="untrained",
-        seed=seed,
-    )
-    network = Network(record.section, record.layout, record.scaling)
-    version = save_checkpoint(root, record, network.state_dict(), [])
-    change_aliases(root, lambda aliases: with_trained(aliases, version))
-    return version
 
 
 def direct_vectors(root: Path) -> dict[str, NDArray[np.float32]]:
