@@ -414,7 +414,9 @@ def rejected_export(
 @app.command()
 def erase(
     config: ConfigPaths,
-    ids_file: Annotated[Path, typer.Option("--ids-file", help="The customers: one customer_id a line, exactly.")],
+    ids_file: Annotated[
+        Path, typer.Option("--ids-file", help="The customers: one customer_id a line, exactly; .jsonl: as JSON.")
+    ],
     action: Annotated[Erasure | None, typer.Argument(help="verify: erase nothing, prove that it was done.")] = None,
     verified_id: Annotated[str | None, typer.Argument(metavar="REQUEST_ID", help="The request to verify.")] = None,
     request_id: Annotated[str | None, typer.Option("--request-id", help="The name of a request to erase.")] = None,

@@ -4,13 +4,32 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from delta.exceptions import DeltaConcurrentModificationException
+from delta.exceptions import (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
 from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from caspr_spark.errors import CasprError, TemporaryError
 
+_CONFLICTS = (  # the first is the parent of the others in Java, but not in Python
+    DeltaConcurrentModificationException,
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
 _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 _FULL_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -27,7 +46,7 @@ def explained_failures(root: str, *, log: str) -> Iterator[None]:
         yield
     except CasprError:
         raise
-    except DeltaConcurrentModificationException as error:
+    except _CONFLICTS as error:
         raise TemporaryError(
             f"{root}: another program wrote a table meanwhile; run the same command again "
             f"({str(error).splitlines()[0]})"

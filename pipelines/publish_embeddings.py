@@ -22,6 +22,7 @@ from caspr_spark.runs import Run, embedding_run_id, is_recorded, record_run
 from caspr_spark.tables import (
     committed_with,
     create_table,
+    empty_table,
     last_commit_notes,
     read_table,
     table_exists,
@@ -34,7 +35,7 @@ from pipelines.publish_hook import call_hook, is_asked_for, note_published
 from pipelines.summary import Summary
 from pipelines.vector_gate import take_vectors
 from schemas.contract import Contract
-from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, EMBEDDINGS
+from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, EMBEDDINGS, UNSCORED
 from schemas.runs import RUNS
 
 
@@ -113,8 +114,15 @@ def _run_to_publish(
     manifest = read_manifest(folder)
     notes: list[str] = []
     if not is_another:
+        num_promised = manifest.rows - _unscored(spark, config.root, run_id).count()
         notes = take_vectors(
-            spark, config, as_of, health=health.asDict(), manifest=manifest, model_version=model_version
+            spark,
+            config,
+            as_of,
+            health=health.asDict(),
+            manifest=manifest,
+            num_promised=num_promised,
+            model_version=model_version,
         )
     if not num_rows and manifest.touched is None:
         return None, rows, notes
@@ -140,9 +148,17 @@ def _gone(spark: SparkSession, config: Config, run: Run, rows: DataFrame) -> Dat
     if manifest.touched is None or manifest.lineage["touched"] == run.num_customers:
         return latest.limit(0)
     touched = spark.read.parquet(str((folder / manifest.touched).resolve()))
+    with_events = rows.select("customer_id").unionAll(_unscored(spark, config.root, run.run_id))
     return latest.join(F.broadcast(touched), on="customer_id", how="left_semi").join(
-        rows, on="customer_id", how="left_anti"
+        with_events, on="customer_id", how="left_anti"
     )
+
+
+def _unscored(spark: SparkSession, root: str, run_id: str) -> DataFrame:
+    """customer_id of those who have events and no vector in this run, as their sequences could not be encoded."""
+    if not table_exists(spark, UNSCORED, root):
+        return empty_table(spark, UNSCORED).select("customer_id")
+    return read_table(spark, UNSCORED, root).where(F.col("run_id") == run_id).select("customer_id")
 
 
 def _recorded_run(spark: SparkSession, root: str, as_of: datetime, model_version: str) -> tuple[str, DataFrame]:

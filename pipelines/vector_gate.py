@@ -27,9 +27,12 @@ def take_vectors(
     *,
     health: Mapping[str, Any],
     manifest: SequenceManifest,
+    num_promised: int,
     model_version: str,
 ) -> list[str]:
     """Judge the vectors of a run, of which `health` is the row of `vector_health`; returns lines that warn.
+
+    `num_promised`: customers of the sequences, but for those that could not be scored.
 
     Raises:
         GateError: an expectation declared as `stop` failed.
@@ -41,7 +44,7 @@ def take_vectors(
         measured[SHARE_UNKNOWN] = _share_unknown(spark, config.root, as_of, manifest, model_version)
     if COVERAGE in asked_for:
         measured[COVERAGE] = _coverage(spark, config, as_of, manifest, health["num_rows"])
-    numbers = gate_numbers(health, num_promised=manifest.rows, measured=measured)
+    numbers = gate_numbers(health, num_promised=num_promised, measured=measured)
     gate.take(
         declared_verdicts(numbers, gate=config.publish.gate, section="publish", noun="vectors"),
         so=_RETRAIN,

@@ -1,4 +1,7 @@
-"""`embeddings` (one run), `customer_embedding_history` (all runs) and `customer_embeddings` (latest per customer)."""
+"""`embeddings` (one run), `customer_embedding_history` (all runs) and `customer_embeddings` (latest per customer).
+
+`unscored` names the customers of a run whose sequences the model could not encode.
+"""
 
 from dataclasses import replace
 
@@ -21,6 +24,18 @@ CUSTOMER_EMBEDDING_HISTORY = Contract(
 CUSTOMER_EMBEDDINGS = Contract("customer_embeddings", _COLUMNS, key=("customer_id",))
 """Vectors of one model, the champion: what readers get."""
 PUBLISHED = (CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS)
+
+UNSCORED = Contract(
+    "unscored",
+    (
+        Column("customer_id", "string", "whose sequence could not be encoded"),
+        Column("as_of", "timestamp", "as in `embeddings`"),
+        Column("model_version", "string", "as in `embeddings`"),
+        Column("run_id", "string", "as in `embeddings`"),
+        Column("problem", "string", "what the encoder said"),
+    ),
+    key=("customer_id", "run_id"),
+)
 
 
 def latest_of(model_version: str) -> Contract:

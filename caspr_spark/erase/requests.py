@@ -42,10 +42,10 @@ def checked_request_id(text: str) -> str:
 
 
 def read_ids(place: Path) -> list[str]:
-    """The ids of a file, one a line, exactly as written; sorted, each once.
+    """The ids of a file, one a line, exactly as written; in a `.jsonl` file as JSON texts. Sorted, each once.
 
     Raises:
-        ConfigError: there is no such file, it is not UTF-8, or it names nobody.
+        ConfigError: there is no such file, it is not UTF-8, a line of JSON is no text, or it names nobody.
     """
     try:
         text = place.read_text(encoding="utf-8")
@@ -54,9 +54,20 @@ def read_ids(place: Path) -> list[str]:
     except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"--ids-file: {place} cannot be read as UTF-8 text ({type(error).__name__})") from None
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    if place.suffix == ".jsonl":
+        lines = [_json_text(line, place, number) for number, line in enumerate(lines, start=1) if line.strip()]
     if not (ids := sorted({line for line in lines if line})):
         raise ConfigError(f"--ids-file: {place} names no customer; expected one id a line")
     return ids
+
+
+def _json_text(line: str, place: Path, number: int) -> str:
+    try:
+        if isinstance(value := json.loads(line), str):
+            return value
+    except ValueError:
+        pass
+    raise ConfigError(f'--ids-file: {place}, line {number}: expected a JSON text such as "c1"') from None
 
 
 def ids_hash(root: str, ids: list[str]) -> str:

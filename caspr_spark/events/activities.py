@@ -1,5 +1,6 @@
 """Taken rows -> activities: lines grouped where the source says so, ids given, sets cut, sessions assigned."""
 
+import sys
 from collections.abc import Mapping
 
 from pyspark.errors import AnalysisException
@@ -117,9 +118,11 @@ def _aggregated(name: str, attribute: Attribute) -> Column:
 
 
 def _sum_in_order(value: Column) -> Column:
-    """The sum to the last bit, whatever order the rows come in; null without any value."""
+    """The sum to the last bit, whatever order the rows come in; null without any value, and always finite."""
     values = F.array_sort(F.collect_list(value))
-    return F.when(F.size(values) > 0, F.aggregate(values, F.lit(0.0), lambda total, item: total + item))
+    total = F.aggregate(values, F.lit(0.0), lambda total, item: total + item)
+    within = F.greatest(F.least(total, F.lit(sys.float_info.max)), F.lit(-sys.float_info.max))
+    return F.when(F.size(values) > 0, within)
 
 
 def _sets(attributes: Mapping[str, Attribute]) -> list[str]:

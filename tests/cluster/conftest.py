@@ -29,9 +29,20 @@ class Cluster:
     environment: dict[str, str]
     py_files: Path
     folder: Path
+    workers: tuple[int, ...]
+    """Process ids; below each are the executors of the jobs."""
 
     def submit(self, job: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`spark-submit jobs/<job>.py`, started where nothing of the project lies."""
+        """`spark-submit jobs/<job>.py`, started where nothing of the project lies, until it ends."""
+        process = self.started(job, *arguments)
+        try:
+            printed, errors = process.communicate(timeout=900)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, printed, errors)
+
+    def started(self, job: str, *arguments: str, **changes: str) -> "subprocess.Popen[str]":
+        """The same, while it runs; `changes` of its settings, with _ for the dots."""
         settings = {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
@@ -41,6 +52,7 @@ class Cluster:
             "spark.ui.enabled": "false",
             "spark.sql.shuffle.partitions": "2",
             "spark.databricks.delta.snapshotPartitions": "2",
+            **{f"spark.{key.replace('_', '.')}": value for key, value in changes.items()},
         }
         command = [str(SPARK_HOME / "bin" / "spark-submit"), "--master", self.master, "--py-files", str(self.py_files)]
         for key, value in settings.items():
@@ -48,13 +60,13 @@ class Cluster:
         command += [str(ROOT / "jobs" / f"{job}.py"), *arguments]
         started = self.folder / "submitted"
         started.mkdir(exist_ok=True)
-        return subprocess.run(
+        return subprocess.Popen(
             command,
             cwd=started,
             env=self.environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=900,
             stdin=subprocess.DEVNULL,
         )
 
@@ -82,11 +94,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         log = folder / "master.log"
         started.append(_started("master.Master", log, environment, "--port", "0"))
         master = _awaited(r"Starting Spark master at (spark://127\.0\.0\.1:\d+)", log, started)[0]
-        for number in range(NUM_WORKERS):
+        for number in range(NUM_WORKERS):  # on two hosts, or no task is tried on the other one while it still runs
+            host = ["--host", f"127.0.0.{number + 1}"]
             options = ["--cores", "1", "--memory", "1536m", "--work-dir", str(folder / "work" / str(number)), master]
-            started.append(_started("worker.Worker", folder / f"worker-{number}.log", environment, *options))
+            log_file = folder / f"worker-{number}.log"
+            started.append(_started("worker.Worker", log_file, environment, *host, *options))
         _awaited(r"Registering worker", log, started, times=NUM_WORKERS)
-        yield Cluster(master, environment, _py_files(folder / "source"), folder)
+        workers = tuple(process.pid for process in started[1:])
+        yield Cluster(master, environment, _py_files(folder / "source"), folder, workers)
     finally:
         for process in reversed(started):
             process.terminate()
@@ -100,8 +115,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def _started(daemon: str, log: Path, environment: dict[str, str], *options: str) -> subprocess.Popen[bytes]:
     """spark-class becomes the JVM (exec), so the process is the daemon itself."""
-    command = [str(SPARK_HOME / "bin" / "spark-class"), f"org.apache.spark.deploy.{daemon}", "--host", "127.0.0.1"]
-    command += ["--webui-port", "0", *options]
+    command = [str(SPARK_HOME / "bin" / "spark-class"), f"org.apache.spark.deploy.{daemon}"]
+    command += ["--host", "127.0.0.1", "--webui-port", "0", *options]  # the last --host wins
     with log.open("wb") as file:
         return subprocess.Popen(
             command, env=environment, cwd=log.parent, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
@@ -139,6 +154,7 @@ def _python_without_the_project(environment: Path) -> Path:
     # A plain path line: the .pth files in there are not read, so the editable install of the project is not seen.
     (target / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     python = environment / "bin" / "python"
-    probe = subprocess.run([str(python), "-c", "import caspr_spark"], cwd=environment, capture_output=True)
+    bare = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    probe = subprocess.run([str(python), "-c", "import caspr_spark"], cwd=environment, env=bare, capture_output=True)
     assert probe.returncode, "the project is importable without the zip"
     return python

@@ -202,3 +202,42 @@ def test_a_null_in_a_key_identifies_nothing(spark: SparkSession, tmp_path: Path)
     assert sorted(event["amount"] for event in events) == [5, 6, 6, 8]
     assert len({event["event_id"] for event in events}) == 4
     assert "visits:ann/1/2" in {event["event_id"] for event in events}
+
+
+def test_f92_columns_may_have_any_name_and_are_never_sql(spark: SparkSession, tmp_path: Path) -> None:
+    names = ["id'; drop table events; --", "who`s", "a.b", "select 1"]
+    header = ",".join(names)
+    (tmp_path / "odd.csv").write_text(f"{header}\n1,ann,2024-01-01T10:00:00Z,2.5\n1,ann,2024-01-01T10:00:00Z,2.5\n")
+    (tmp_path / "goods.csv").write_text("k`e'y,(select 1)\n1,apple\n")
+    source = visits(
+        tmp_path / "odd.csv",
+        key=[names[0]],
+        entity=names[1],
+        time={"column": names[2]},
+        attributes={
+            "amount": {"kind": "numerical", "column": names[3]},
+            "good": {"kind": "categorical", "column": "x`; --"},
+        },
+        lookups={
+            "goods": {
+                "format": "csv",
+                "path": str(tmp_path / "goods.csv"),
+                "on": {names[0]: "k`e'y"},
+                "columns": {"x`; --": "(select 1)"},
+            }
+        },
+    )
+    config = config_of(tmp_path, LENIENT, sources={"visits": source})
+    (judged,) = judged_tables(spark, config).values()
+    rows = judged.rows.select("customer_id", "amount", "good", "ending").orderBy("ending").collect()
+    assert [tuple(row) for row in rows] == [("ann", 2.5, "apple", None), ("ann", 2.5, "apple", "duplicate")]
+
+
+def test_f92_a_catalog_table_is_a_name_and_no_statement(spark: SparkSession, tmp_path: Path) -> None:
+    spark.sql("create table kept_f92 (customer string) using parquet")
+    try:
+        for path in ("kept_f92; drop table kept_f92", "(select * from kept_f92)", "kept_f92 where 1=1"):
+            complaint(spark, tmp_path, {"visits": visits(tmp_path, path=path, format="table")})
+        assert spark.catalog.tableExists("kept_f92")
+    finally:
+        spark.sql("drop table kept_f92")

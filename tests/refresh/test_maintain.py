@@ -12,8 +12,10 @@ from caspr_spark.errors import CasprError
 from pipelines.build_events import build_events
 from pipelines.maintain import maintain
 from pipelines.refresh_events import refresh_events
-from tests.events.cases import AS_OF
+from tests.events.cases import AS_OF, config_of
 from tests.refresh.world import World
+
+SHOP = Path(__file__).parents[2] / "docs" / "example" / "shop.yaml"
 
 
 @pytest.mark.slow
@@ -45,3 +47,19 @@ def test_f14_orphans_go_and_the_tables_stay_as_they_were(spark: SparkSession, tm
 def test_events_cannot_be_refreshed_before_they_were_built(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(CasprError, match="run full-build first"):
         refresh_events(spark, World(spark, tmp_path, seed=5).config(), AS_OF)
+
+
+def test_f93_nothing_is_deleted_through_a_link(spark: SparkSession, tmp_path: Path) -> None:
+    config = config_of(tmp_path, SHOP)
+    root, elsewhere = Path(config.root), tmp_path / "elsewhere"
+    for place in (elsewhere, root / "sequences", root / "checkpoints"):
+        place.mkdir(parents=True)
+    for name in ("checkpoint.json", "weights.safetensors"):
+        (elsewhere / name).write_text("{}")
+    for number in range(config.maintain.keep_sequences + 1):
+        (root / "sequences" / f"202401{number + 10}T000000Z").symlink_to(elsewhere)
+    for number in range(config.maintain.keep_models + 1):
+        (root / "checkpoints" / f"m{number}").symlink_to(elsewhere)
+
+    maintain(spark, config)
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["checkpoint.json", "weights.safetensors"]

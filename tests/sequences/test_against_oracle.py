@@ -80,6 +80,19 @@ def test_f53_f56_all_arrays_equal_the_oracle(config: Config) -> None:
     same_sequences(sequence_rows(config), oracle.sequences(EVENTS, PROFILES, ids, SETTINGS))
 
 
+def test_f39_without_an_event_before_as_of_there_is_no_row_and_with_one_there_is(config: Config) -> None:
+    num_visible = dict.fromkeys((row["customer_id"] for row in EVENTS + PROFILES), 0)
+    for event in oracle.visible(EVENTS, SETTINGS):
+        num_visible[event["customer_id"]] += 1
+    rows = sequence_rows(config)
+
+    assert {customer for customer, number in num_visible.items() if number == 0}.isdisjoint(rows)
+    alone = {customer for customer, number in num_visible.items() if number == 1}
+    assert len(alone) > 1
+    assert {rows[customer]["num_events"] for customer in alone} == {1}
+    assert rows.keys() == {customer for customer, number in num_visible.items() if number}
+
+
 def same_sequences(found: dict[str, Row], wanted: dict[str, Row]) -> None:
     assert found.keys() == wanted.keys(), f"seed {SEED}"
     for customer, row in wanted.items():
