@@ -70,3 +70,28 @@ def test_each_stage_is_one_json_line(tmp_path: Path) -> None:
     assert [line["bench"] for line in lines if set(line) != KEYS] == []
     assert [line["bench"] for line in lines[1:] if min(line["rows"], line["rows_per_second"]) <= 0] == []
     assert min(line["peak_rss_mib"] for line in lines) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_refresh_is_measured_against_a_full_build(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.bench_refresh", "--history", "200000", "--root", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    full, few, many = (json.loads(line) for line in done.stdout.splitlines())
+    assert [line["bench"] for line in (full, few, many)] == ["full_build", "refresh", "refresh"]
+    assert 0 < few["touched_customers"] < many["touched_customers"] < full["touched_customers"] == 2000
+    assert 10 * few["rows_read"] < full["rows_read"]
+    assert 10 * few["bytes_written"] < full["bytes_written"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_a_short_soak_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.soak", "--refreshes", "3", "--customers", "40", "--kill-share", "0.6"]
+    done = subprocess.run([*command, "--root", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["refreshes"] == 3
+    assert summary["kills"] == sum(summary["kills_by_step"].values()) > 0
+    assert set(summary["wrong"].values()) == {0}

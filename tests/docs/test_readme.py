@@ -33,6 +33,8 @@ TESTED_BY = {
     "make check": "tests/docs/test_targets.py::test_continuous_integration_runs_the_test_command_of_the_readme",
     "make test-slow": "tests/docs/test_targets.py::test_the_slow_tests_are_the_rest_of_the_tests",
     "make bench": "tests/docs/test_bench.py::test_each_stage_is_one_json_line",
+    "make bench-refresh": "tests/docs/test_bench.py::test_a_refresh_is_measured_against_a_full_build",
+    "make soak": "tests/docs/test_bench.py::test_a_short_soak_loses_and_doubles_nothing",
     "make dist": "tests/packaging/test_wheel.py::test_base_configuration_is_found",
     EXAMPLE: "tests/docs/test_readme.py::test_the_example_accounts_for_its_rows_as_the_readme_says",
     REFRESH: "tests/docs/test_readme.py::test_the_refresh_touches_some_customers_and_then_has_nothing_to_do",

@@ -53,7 +53,8 @@ def test_the_slow_tests_are_the_rest_of_the_tests() -> None:
 
 def test_dist_and_bench_run_what_their_tests_run() -> None:
     assert recipe("dist") == [".venv/bin/python tools/make_dist.py"]
-    assert recipe("bench") == [".venv/bin/python -m jobs.bench"]
+    for target, module in (("bench", "bench"), ("bench-refresh", "bench_refresh"), ("soak", "soak")):
+        assert recipe(target) == [f".venv/bin/python -m jobs.{module}"]
 
 
 def test_the_demo_commands_are_well_formed() -> None:
