@@ -111,7 +111,7 @@ def test_f08_a_refresh_does_not_take_an_unscored_customer_for_one_without_events
     folder = sequences_folder(config.root, as_of)
     touched = spark.createDataFrame([("ann",), ("bob",), ("cid",)], "customer_id string")
     touched.coalesce(1).write.parquet(str(folder / "touched-1"))
-    manifest = read_manifest(folder).model_dump() | {"touched": "touched-1"}
+    manifest = read_manifest(folder).model_dump() | {"touched": "touched-1", "lineage": {"touched": 3}}
     write_manifest(SequenceManifest.model_validate(manifest), folder)
     unscored = spark.createDataFrame([("bob", as_of, "m1", "r2", "poison")], UNSCORED.ddl.replace(" not null", ""))
     write_table(unscored, UNSCORED, config.root)
