@@ -95,7 +95,8 @@ def change_table(
 
     Rows are told apart by the contract's key; a key in both tables is a changed row. Where nothing is removed the rows
     are appended, and no file is rewritten. `near` names a timestamp column of both tables: only files with times of
-    the same months are looked at. Nothing to change is an empty commit, which still carries the notes.
+    the same days (or months, where these are many) are looked at. Nothing to change is an empty commit, which still
+    carries the notes.
 
     Raises:
         CasprError: the columns are not the contract's.
@@ -116,7 +117,7 @@ def change_table(
         .alias("change")
     )
     if near is not None:
-        same_key = f"{same_key} and ({_months(removed.select(near).unionAll(added.select(near)), near)})"
+        same_key = f"{same_key} and ({_spans(removed.select(near).unionAll(added.select(near)), near)})"
     values: dict[str, str | Any] = {f"`{name}`": f"change.`{name}`" for name in contract.column_names}
     with committed_with(spark, made_from=made_from, numbers=numbers):
         (
@@ -153,16 +154,20 @@ def commit_notes(made_from: str, numbers: dict[str, Any] | None) -> str:
     return json.dumps({"made_from": made_from, "numbers": numbers or {}})
 
 
-def _months(times: DataFrame, column: str) -> str:
-    """The months of `times` as a predicate on the table present, in literals, so that Delta passes over other files."""
-    months = times.select(F.trunc(column, "month").alias("month")).distinct().orderBy("month").collect()
-    ranges = [(row["month"], row["month"]) for row in months]
-    if len(ranges) > _MAX_RANGES:
-        ranges = [(ranges[0][0], ranges[-1][1])]
+def _spans(times: DataFrame, column: str) -> str:
+    """The days of `times`, or months where these are many, as a predicate on the table present, in literals, so that
+    Delta passes over other files."""
+    for unit in ("day", "month"):
+        begin = F.to_date(F.date_trunc(unit, column)).alias("begin")
+        spans = [(row["begin"], row["begin"]) for row in times.select(begin).distinct().orderBy("begin").collect()]
+        if len(spans) <= _MAX_RANGES:
+            break
+    else:
+        spans = [(spans[0][0], spans[-1][1])]
     return " or ".join(
         f"(present.`{column}` >= timestamp'{first:%Y-%m-%d}' "
-        f"and present.`{column}` < timestamp'{last:%Y-%m-%d}' + interval 1 month)"
-        for first, last in ranges
+        f"and present.`{column}` < timestamp'{last:%Y-%m-%d}' + interval 1 {unit})"
+        for first, last in spans
     )
 
 

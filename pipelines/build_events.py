@@ -24,6 +24,9 @@ from pipelines.gate_run import GateRun
 from pipelines.summary import Summary
 from schemas.events import REJECTED
 
+_EVENTS_A_FILE = 250_000
+"""A late event that parts a session has its file written anew, and files of some MB still read fast."""
+
 
 def build_events(spark: SparkSession, config: Config, as_of: datetime) -> Summary:
     """Write `events`, `profiles` and `rejected` from all raw rows; nothing is written if a `stop` check fails.
@@ -61,11 +64,12 @@ def build_events(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         write_table(made.profiles, profile_contract(config), config.root, made_from=name)
         numbers = {
             "rows_read": sum(read.values()),
-            "events": made.events.count(),
+            "events": (num_events := made.events.count()),
             "position": write_position(now, config.root),
             "states": write_states(spark, config, states_of(spark, config, made.events)),
         }
-        in_time = made.events.repartitionByRange("event_time")  # a refresh then passes over files of other months
+        num_files = -(-num_events // _EVENTS_A_FILE) or 1
+        in_time = made.events.repartitionByRange(num_files, "event_time")  # a refresh passes over files of other days
         write_table(in_time, event_contract(config), config.root, made_from=name, numbers=numbers)  # last: it says done
     notes = notes_of(tables, endings, num_cut) + gate.notes + warnings
     return Summary("events", numbers["rows_read"], numbers["events"], tuple(notes))
