@@ -28,7 +28,7 @@ from caspr_spark.monitor.sketch import Floats, Sketch
 from caspr_spark.monitor.volume import known_customers, run_numbers, unknown_counts
 from caspr_spark.registry import checkpoint_folder, read_model
 from caspr_spark.sequences.known import known_to
-from caspr_spark.tables import is_missing_file, read_table, replaced_rows
+from caspr_spark.tables import is_missing_file, read_table, replaced_rows, table_exists
 from pipelines.contracts import event_contract
 from pipelines.latest_vectors import latest_table
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
@@ -141,10 +141,12 @@ def _vectors_before(spark: SparkSession, config: Config, run: PublishedRun, keep
     Those are what the newest refresh replaced in the model's latest table; for any other run they are looked for in the
     whole history.
     """
-    is_of_model = F.col("model_version") == run.model_version
-    runs = read_table(spark, RUNS, config.root).where(is_of_model & (F.col("run_id") != run.run_id))
-    if run.kind == "refresh" and runs.where(F.col("as_of") >= F.lit(run.as_of)).isEmpty():
-        table = latest_table(config.root, run.model_version)
+    own = _runs(spark, config, run).where(
+        (F.col("model_version") == run.model_version) & (F.col("run_id") != run.run_id)
+    )
+    table = latest_table(config.root, run.model_version)
+    is_newest = run.kind == "refresh" and own.where(F.col("as_of") >= F.lit(run.as_of)).isEmpty()
+    if is_newest and table_exists(spark, table, config.root):
         replaced = replaced_rows(spark, table, config.root, made_from=run.run_id)
         if replaced is not None:
             replaced = keep(replaced)
@@ -160,13 +162,19 @@ def _vectors_before(spark: SparkSession, config: Config, run: PublishedRun, keep
 def _new_values(spark: SparkSession, config: Config, run: PublishedRun) -> DataFrame | None:
     """`new_values` since the model's run before, or any model's where this is its first; None where there is none."""
     own = F.when(F.col("model_version") == run.model_version, F.col("as_of"))
-    earlier = read_table(spark, RUNS, config.root).where(
-        (F.col("as_of") < F.lit(run.as_of)) & (F.col("num_customers") > 0)
-    )
+    earlier = _runs(spark, config, run).where(F.col("as_of") < F.lit(run.as_of))
     before = earlier.agg(F.unix_micros(F.coalesce(F.max(own), F.max("as_of")))).first()
     if before is None or before[0] is None or run.sequences is None:
         return None
     return new_values(run.sequences, run.layout, since_micros=before[0], left_out=config.sequences.time_parts)
+
+
+def _runs(spark: SparkSession, config: Config, run: PublishedRun) -> DataFrame:
+    """run_id, model_version and as_of of the runs that published vectors; from the history itself where whoever
+    published the first was killed before it was recorded."""
+    if not table_exists(spark, RUNS, config.root):
+        return run.history
+    return read_table(spark, RUNS, config.root).where(F.col("num_customers") > 0)
 
 
 def _by(rows: Sequence[Any], name: str) -> list[tuple[str, list[Any]]]:

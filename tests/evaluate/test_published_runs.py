@@ -81,7 +81,7 @@ def lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Confi
     write_table(vocabulary, VOCABULARY, config.root)
     for as_of, turned in ((FIRST, 0), (SECOND, 40)):
         run = run_rows(spark, as_of, turned=turned, model="m1")
-        write_table(run, CUSTOMER_EMBEDDING_HISTORY, config.root, mode="append")
+        publish(spark, config, run, as_of)
         write_table(run, EMBEDDINGS, config.root)
         write_sequences(spark, config, as_of)
     for model in ("m1", "m2"):
@@ -136,6 +136,13 @@ def run_rows(spark: SparkSession, as_of: datetime, *, turned: int, model: str) -
         F.lit(model).alias("model_version"),
         F.lit(f"{model}-{as_of:%m%d}").alias("run_id"),
     )
+
+
+def publish(spark: SparkSession, config: Config, run: Any, as_of: datetime, *, model: str = "m1") -> None:
+    """Put a run of `run_rows` into the history and the runs, once."""
+    recorded = Run(f"{model}-{as_of:%m%d}", as_of, "full", model, None, 1, 1, num_customers=NUM_CUSTOMERS)
+    write_table(run, CUSTOMER_EMBEDDING_HISTORY, config.root, mode="append", once=recorded.run_id)
+    record_run(spark, recorded, config.root)
 
 
 def write_sequences(
@@ -215,7 +222,7 @@ def test_distances_of_the_second_run_and_no_commit_on_a_rerun(spark: SparkSessio
 def test_f81_drift_stops_only_where_it_is_configured_and_after_writing(spark: SparkSession, lake: Config) -> None:
     strict = with_monitor(lake, max_median_distance=0.0, on_drift="stop")
     run = run_rows(spark, SECOND + timedelta(days=1), turned=100, model="m1")
-    write_table(run, CUSTOMER_EMBEDDING_HISTORY, lake.root, mode="append", once="third")
+    publish(spark, lake, run, SECOND + timedelta(days=1))
     write_sequences(spark, lake, SECOND + timedelta(days=1))
     with pytest.raises(DriftAlert, match=r"median cosine distance 0\.5\d+.* above the limit of 0.*baseline_since"):
         monitor_embeddings(spark, strict, SECOND + timedelta(days=1))
@@ -297,7 +304,7 @@ def drift_rows(spark: SparkSession, config: Config, model: str) -> list[tuple[An
 
 def test_f72_f83_a_new_model_is_not_compared_with_the_old(spark: SparkSession, lake: Config) -> None:
     run = run_rows(spark, SECOND, turned=0, model="m2")
-    write_table(run, CUSTOMER_EMBEDDING_HISTORY, lake.root, mode="append", once="m2")
+    publish(spark, lake, run, SECOND, model="m2")
     write_table(run, EMBEDDINGS, lake.root)
     try:
         of_champion = drift_rows(spark, lake, "m1")
@@ -344,7 +351,7 @@ def test_f81_a_refresh_whose_pages_are_all_unknown_alerts_with_its_causes(spark:
     for number in (0, 9, 10, 11):
         as_of = times[number]
         run = run_rows(spark, as_of, turned=0, model="m1").limit(60)
-        write_table(run, CUSTOMER_EMBEDDING_HISTORY, lake.root, mode="append", once=f"refresh {number}")
+        publish(spark, lake, run, as_of)
         write_sequences(spark, lake, as_of, touched=60, unknown=number == 11)
     assert monitor_embeddings(spark, lake, times[0]).notes[0] == "60 customers have a new vector"
     for contract in (PROFILE_METRICS, DRIFT_METRICS):  # the nine in between were the same
