@@ -98,7 +98,7 @@ def test_f03_killed_between_history_and_latest(
 def test_f02_killed_after_the_last_commit(
     spark: SparkSession, once_published: Config, overlays: list[Path], embed: Any
 ) -> None:
-    seen, changed = publish_killed_and_again("after_latest", spark, once_published, overlays, embed)
+    seen, changed = publish_killed_and_again("after_runs", spark, once_published, overlays, embed)
     assert (seen, changed) == (UNDISTURBED, False)
 
 
