@@ -96,7 +96,7 @@ def soak(
     _start("prepare", root, refreshes, customers, seed)
     worker = Worker(root, refreshes, customers, seed)
     try:
-        while record.num_done < refreshes:
+        while record.num_done < refreshes or _is_delivered(root, FIRST_BATCHES + record.num_done):
             _refresh_once(worker, root, record, kill_share)
             _write_record(root, record)
     finally:
@@ -202,6 +202,11 @@ def _deliver(root: Path, batch: int) -> None:
         place = root / "raw" / staged.parent.name / staged.name
         place.parent.mkdir(parents=True, exist_ok=True)
         staged.rename(place)
+
+
+def _is_delivered(root: Path, batch: int) -> bool:
+    """True where a soak that was stopped had begun with this batch: some of it may be taken already."""
+    return any((root / "raw").glob(f"*/batch-{batch:06}"))
 
 
 def _prepare(root: Path, refreshes: int, customers: int, seed: int) -> None:
