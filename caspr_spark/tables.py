@@ -183,8 +183,7 @@ def changed_rows(spark: SparkSession, contract: Contract, root: str, *, after: i
     """Rows that commits after version `after` up to `until` put in, changed (before and after) or took out."""
     if after >= until:
         return read_table(spark, contract, root, version=until).limit(0)
-    feed = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", after + 1)
-    return feed.option("endingVersion", until).load(table_path(contract, root)).select(*contract.column_names)
+    return _change_feed(spark, contract, root, first=after + 1, last=until).select(*contract.column_names)
 
 
 def replaced_rows(spark: SparkSession, contract: Contract, root: str, *, made_from: str) -> DataFrame | None:
@@ -197,9 +196,13 @@ def replaced_rows(spark: SparkSession, contract: Contract, root: str, *, made_fr
     commit = history.where(is_it).orderBy("version").select("version").first()
     if commit is None:
         return None
-    feed = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", commit["version"])
-    changes = feed.option("endingVersion", commit["version"]).load(table_path(contract, root))
+    changes = _change_feed(spark, contract, root, first=commit["version"], last=commit["version"])
     return changes.where(F.col("_change_type").isin("update_preimage", "delete")).select(*contract.column_names)
+
+
+def _change_feed(spark: SparkSession, contract: Contract, root: str, *, first: int, last: int) -> DataFrame:
+    feed = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", first)
+    return feed.option("endingVersion", last).load(table_path(contract, root))
 
 
 def is_missing_file(error: Exception) -> bool:

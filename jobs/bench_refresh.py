@@ -84,7 +84,7 @@ def _run_part(part: str, root: Path) -> None:
             build_sequences(spark, config, end_of_day(0), fit_vocabulary=True)
             pretrain_model(spark, config, end_of_day(0))
         elif name == "build":
-            _take_over_model(root / "train" / "root", Path(config.root))
+            take_over_model(root / "train" / "root", Path(config.root))
             _write_raw(history(spark, num_events=num_events, seed=config.seed), folder / "raw", "history")
             _measure(spark, "full_build", num_events, partial(_build, spark, config))
         else:
@@ -105,7 +105,7 @@ def _build(spark: SparkSession, config: Config, *, run_step: Callable[[str, Call
     for_each_model(spark, config, as_of, SERVED, models=[champion_of(config.root)], run_step=run_step)
 
 
-def _take_over_model(trained: Path, root: Path) -> None:
+def take_over_model(trained: Path, root: Path) -> None:
     """Vocabulary, scaling and checkpoint of another root."""
     for contract in (VOCABULARY, SCALING):
         shutil.copytree(table_path(contract, str(trained)), table_path(contract, str(root)))

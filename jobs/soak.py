@@ -35,9 +35,9 @@ from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.lease import lease
-from caspr_spark.registry import checkpoints_folder
 from caspr_spark.session import spark_session
 from caspr_spark.tables import read_table, table_path
+from jobs.bench_refresh import take_over_model
 from pipelines.build_events import build_events
 from pipelines.build_sequences import build_sequences
 from pipelines.contracts import event_contract, profile_contract, state_contract
@@ -51,7 +51,6 @@ from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, CUSTOMER_EMBEDDINGS, 
 from schemas.events import REJECTED
 from schemas.run_metrics import RUN_METRICS
 from schemas.runs import RUNS
-from schemas.vocabulary import SCALING, VOCABULARY
 
 RAW_VARIABLE = "CASPR_SOAK_RAW"
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -265,9 +264,7 @@ def _check(root: Path, _refreshes: int, customers: int, seed: int) -> None:
     last = as_of_refresh(record.num_done)
     whole = config.model_copy(update={"root": str((root / "whole").resolve())})
     shutil.rmtree(whole.root, ignore_errors=True)
-    for contract in (VOCABULARY, SCALING):
-        shutil.copytree(table_path(contract, config.root), table_path(contract, whole.root))
-    shutil.copytree(checkpoints_folder(Path(config.root)), checkpoints_folder(Path(whole.root)))
+    take_over_model(Path(config.root), Path(whole.root))
     build_events(spark, whole, last)
     wrong = _differing_rows(spark, config, whole) | _wrong_publications(spark, config, record)
     wrong |= _differing_vectors(spark, config, whole, random.Random(seed))

@@ -51,7 +51,7 @@ from caspr_spark.tables import (
     write_table,
 )
 from pipelines.contracts import event_contract, profile_contract
-from pipelines.customer_states import states_in_step
+from pipelines.customer_states import of_customers, states_in_step
 from pipelines.latest_vectors import latest_vectors
 from pipelines.summary import Summary
 from schemas.vocabulary import FIRST_VALUE_ID, SCALING, VOCABULARY
@@ -223,7 +223,7 @@ def _events_to_show(
 ) -> DataFrame:
     """Events before `as_of` of these customers (None: all): of each at least the newest `sequences.max_events`."""
     contract = event_contract(config)
-    events = visible_events(_of(customers, read_table(spark, contract, config.root)), as_of=as_of)
+    events = visible_events(of_customers(customers, read_table(spark, contract, config.root)), as_of=as_of)
     states = states_in_step(spark, config, customers=customers)
     if states is None:
         return events
@@ -233,17 +233,13 @@ def _events_to_show(
         states = keep(states)
     told = visible_events(known_events(states.where("is_told"), contract), as_of=as_of)
     others = states.where("not is_told").select("customer_id")
-    return told.unionByName(_of(others, events))
-
-
-def _of(customers: DataFrame | None, rows: DataFrame) -> DataFrame:
-    return rows if customers is None else rows.join(F.broadcast(customers), on="customer_id", how="left_semi")
+    return told.unionByName(of_customers(others, events))
 
 
 def _profiles(spark: SparkSession, config: Config, as_of: datetime, customers: DataFrame | None) -> DataFrame:
     """Profiles as of a time, of these customers (None: all)."""
     profile_of = {name: profile for profile, table in config.profiles.items() for name in table.attributes}
-    rows = _of(customers, read_table(spark, profile_contract(config), config.root))
+    rows = of_customers(customers, read_table(spark, profile_contract(config), config.root))
     return profiles_as_of(rows, as_of=as_of, attributes=profile_of)
 
 

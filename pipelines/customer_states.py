@@ -45,18 +45,19 @@ def states_in_step(spark: SparkSession, config: Config, *, customers: DataFrame 
     if customers is None:
         return newest_states(states) if has_added else states
     if not has_added:
-        return _of(customers, states)
+        return of_customers(customers, states)
     # whoever was touched since the table was written anew is found in few small files
-    added = newest_states(_of(customers, states.where(F.col("state_number") > noted["number_anew"])))
+    added = newest_states(of_customers(customers, states.where(F.col("state_number") > noted["number_anew"])))
     others = customers.join(added.select("customer_id"), on="customer_id", how="left_anti")
     if others.isEmpty():
         return added
     anew = states.where(F.col("state_number") <= noted["number_anew"])
-    return _of(others, anew).unionByName(added)
+    return of_customers(others, anew).unionByName(added)
 
 
-def _of(customers: DataFrame, states: DataFrame) -> DataFrame:
-    return states.join(F.broadcast(customers), on="customer_id", how="left_semi")
+def of_customers(customers: DataFrame | None, rows: DataFrame) -> DataFrame:
+    """The rows of these few customers (None: of all)."""
+    return rows if customers is None else rows.join(F.broadcast(customers), on="customer_id", how="left_semi")
 
 
 def write_states(spark: SparkSession, config: Config, states: DataFrame, *, changed: bool = False) -> dict[str, Any]:
