@@ -16,6 +16,7 @@ from caspr_spark.events.sources import JudgedTable, judged_tables
 from caspr_spark.events.timeline import profile_rows, timeline
 from caspr_spark.tables import last_commit_notes, write_table
 from caspr_spark.tombstones import tombstones
+from pipelines.arrivals_gate import judged_arrivals
 from pipelines.contracts import event_contract, profile_contract
 from pipelines.customer_states import states_of, write_states
 from pipelines.events_account import counted_endings, notes_of, rows_read, write_event_metrics
@@ -54,7 +55,7 @@ def build_events(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         endings = counted_endings(tables)
         gate, read = GateRun(config, as_of, "events"), rows_read(endings)
         take_rows(gate, tables)
-        take_arrivals(gate, spark, config, as_of, tables, read, interval=0)
+        take_arrivals(gate, judged_arrivals(spark, config, as_of, tables, read, interval=0))
         made = made_tables(spark, config, tables, keep)
         take_events(gate, made.events, config.events.gate)
 

@@ -1,15 +1,13 @@
 """The gates of the events stage: raw rows, what arrived of each table, and the events, in this order."""
 
 from collections.abc import Mapping
-from datetime import datetime
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 
-from caspr_spark.config import Config, Expectation
+from caspr_spark.config import Expectation
 from caspr_spark.events.gate import row_verdicts
 from caspr_spark.events.sources import JudgedTable
-from caspr_spark.gate import declared_verdicts
-from pipelines.arrivals_gate import judged_arrivals
+from caspr_spark.gate import Judged, declared_verdicts
 from pipelines.gate_run import GateRun
 
 _MEND = "mend the raw tables, or change the check's max_failed_share or on_fail in the configuration"
@@ -24,18 +22,9 @@ def take_rows(gate: GateRun, tables: Mapping[str, JudgedTable]) -> None:
     gate.take(row_verdicts({name: (table.rows, table.checks) for name, table in tables.items()}), so=_MEND)
 
 
-def take_arrivals(
-    gate: GateRun,
-    spark: SparkSession,
-    config: Config,
-    as_of: datetime,
-    tables: Mapping[str, JudgedTable],
-    rows_read: Mapping[str, int] | None,
-    *,
-    interval: float | None,
-) -> None:
-    """Judge volume and freshness as in `judged_arrivals`. Raises GateError where one declared as `stop` failed."""
-    gate.take(judged_arrivals(spark, config, as_of, tables, rows_read, interval=interval), so=_WAIT)
+def take_arrivals(gate: GateRun, judged: Judged) -> None:
+    """Take the verdicts of `judged_arrivals`. Raises GateError where one declared as `stop` failed."""
+    gate.take(judged, so=_WAIT)
 
 
 def take_events(gate: GateRun, events: DataFrame, declared: Mapping[str, Expectation]) -> None:

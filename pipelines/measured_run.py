@@ -27,7 +27,7 @@ from caspr_spark.monitor.records import ProfileNumber, distances_by_stratum, pro
 from caspr_spark.monitor.sketch import Floats, Sketch
 from caspr_spark.monitor.volume import known_customers, run_numbers, unknown_counts
 from caspr_spark.registry import checkpoint_folder, read_model
-from caspr_spark.sequences.known import known_to
+from caspr_spark.sequences.known import known_sequences
 from caspr_spark.tables import is_missing_file, read_table, replaced_rows, table_exists
 from pipelines.contracts import event_contract
 from pipelines.latest_vectors import latest_table
@@ -86,14 +86,13 @@ def run_with_sequences(
     folder = sequences_folder(root, as_of)
     manifest = read_manifest(folder)
     layout = read_model(checkpoint_folder(root, model_version)).layout
-    files = [str(folder / file.path) for file in manifest.files]
     return PublishedRun(
         run_id,
         model_version,
         as_of,
         rows=history.where(F.col("run_id") == run_id),
         history=history,
-        sequences=known_to(spark.read.parquet(*files), manifest.layout, layout) if files else None,
+        sequences=known_sequences(spark, folder, manifest, layout) if manifest.files else None,
         manifest=manifest,
         layout=layout,
     )

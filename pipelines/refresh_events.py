@@ -30,7 +30,7 @@ from caspr_spark.events.sources import JudgedTable, judged_tables
 from caspr_spark.events.states import customer_states, grown_states
 from caspr_spark.events.timeline import profile_rows, timeline
 from caspr_spark.tables import change_table, column_types, empty_table, last_commit_notes, read_table
-from pipelines.arrivals_gate import interval_hours
+from pipelines.arrivals_gate import interval_hours, judged_arrivals
 from pipelines.build_events import made_tables, rejected_of
 from pipelines.contracts import event_contract, profile_contract, state_contract
 from pipelines.customer_states import next_state_number, states_in_step, states_of, write_states
@@ -96,7 +96,7 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
     now = current_position(spark, config, version=__version__, taken=taken)
     gate = GateRun(config, as_of, "events")
     if now.fingerprint is not None and last["made_from"] == now.fingerprint:
-        take_arrivals(gate, spark, config, as_of, {}, None, interval=None)
+        take_arrivals(gate, judged_arrivals(spark, config, as_of, {}, None, interval=None))
         return Summary("events", 0, 0, ("nothing arrived", *gate.notes), changed=False)
 
     warnings = schema_warnings(config, taken, now)
@@ -116,7 +116,7 @@ def refresh_events(spark: SparkSession, config: Config, as_of: datetime, *, comp
         endings = counted_endings(batch)
         read, notes = rows_read(endings), []
         take_rows(gate, batch)
-        take_arrivals(gate, spark, config, as_of, batch, read, interval=interval)
+        take_arrivals(gate, judged_arrivals(spark, config, as_of, batch, read, interval=interval))
         if isinstance(found, str):
             changes = _all_compared(spark, config, batch, keep)
             declared = config.events.gate

@@ -12,7 +12,7 @@ from caspr_spark.manifest import SequenceManifest, sequences_folder
 from caspr_spark.monitor.volume import known_customers
 from caspr_spark.publish.gates import COVERAGE, SHARE_UNKNOWN, gate_numbers, share_unknown
 from caspr_spark.registry import checkpoint_folder, read_model
-from caspr_spark.sequences.known import known_to
+from caspr_spark.sequences.known import known_sequences
 from caspr_spark.tables import read_table, table_exists
 from pipelines.contracts import event_contract
 from pipelines.gate_run import GateRun
@@ -59,9 +59,7 @@ def _share_unknown(
     layout = read_model(checkpoint_folder(root, model_version)).layout
     if not manifest.files or not (layout.categorical or layout.sets or layout.profile_categorical):
         return None
-    folder = sequences_folder(root, as_of)
-    sequences = spark.read.parquet(*[str((folder / file.path).resolve()) for file in manifest.files])
-    found = share_unknown(known_to(sequences, manifest.layout, layout)).first()
+    found = share_unknown(known_sequences(spark, sequences_folder(root, as_of), manifest, layout)).first()
     return None if found is None else found[SHARE_UNKNOWN]
 
 

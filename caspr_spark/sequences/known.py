@@ -1,10 +1,19 @@
 """The sequences as a model reads them whose vocabulary has grown since: what came later is unknown to it."""
 
-from pyspark.sql import Column, DataFrame
+from pathlib import Path
+
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from caspr_spark.manifest import Layout
+from caspr_spark.manifest import Layout, SequenceManifest
 from schemas.vocabulary import UNKNOWN_ID
+
+
+def known_sequences(spark: SparkSession, folder: Path, manifest: SequenceManifest, model: Layout) -> DataFrame:
+    """The sequences of the files that the manifest in `folder` names (one at least), as a model of this layout reads
+    them."""
+    files = [str((folder / file.path).resolve()) for file in manifest.files]
+    return known_to(spark.read.parquet(*files), manifest.layout, model)
 
 
 def known_to(sequences: DataFrame, present: Layout, model: Layout) -> DataFrame:
