@@ -5,12 +5,13 @@ from datetime import datetime
 from typing import Any
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from caspr_spark.config import Config
 from caspr_spark.gate import declared_verdicts
 from caspr_spark.manifest import SequenceManifest, sequences_folder
-from caspr_spark.monitor.volume import known_customers
-from caspr_spark.publish.gates import COVERAGE, SHARE_UNKNOWN, gate_numbers, share_unknown
+from caspr_spark.monitor.volume import known_customers, unknown_counts
+from caspr_spark.publish.gates import COVERAGE, SHARE_UNKNOWN, gate_numbers
 from caspr_spark.registry import checkpoint_folder, read_model
 from caspr_spark.sequences.known import known_sequences
 from caspr_spark.tables import read_table, table_exists
@@ -57,10 +58,11 @@ def _share_unknown(
 ) -> float | None:
     """As the model reads the sequences; None where they have no values with ids."""
     layout = read_model(checkpoint_folder(root, model_version)).layout
-    if not manifest.files or not (layout.categorical or layout.sets or layout.profile_categorical):
+    if not manifest.files:
         return None
-    found = share_unknown(known_sequences(spark, sequences_folder(root, as_of), manifest, layout)).first()
-    return None if found is None else found[SHARE_UNKNOWN]
+    counts = unknown_counts(known_sequences(spark, sequences_folder(root, as_of), manifest, layout), layout)
+    found = counts.agg(F.try_divide(F.sum("num_unknown"), F.sum("num_values"))).first()
+    return None if found is None else found[0]
 
 
 def _coverage(

@@ -40,6 +40,17 @@ def vector_norm(vector: Column) -> Column:
     return F.sqrt(_dot(vector, vector))
 
 
+def is_finite_norm(norm: Column) -> Column:
+    """True for the norm of a vector that is finite."""
+    return ~F.isnan(norm) & (norm < F.lit(float("inf")))
+
+
+def quantiles(numbers: Column) -> Column:
+    """QUANTILES of a column, an aggregate: a struct of their names, null where there are no numbers."""
+    found = F.percentile(numbers, F.array(*map(F.lit, QUANTILES.values())))
+    return F.struct(*(found[place].alias(name) for place, name in enumerate(QUANTILES)))
+
+
 def cosine_distances(newer: DataFrame, older: DataFrame) -> DataFrame:
     """Rows of CUSTOMER_EMBEDDING_HISTORY, customers of both -> customer_id, distance (0 to 2), is_zero, is_finite,
     has_new_events, gap_days.
@@ -52,14 +63,15 @@ def cosine_distances(newer: DataFrame, older: DataFrame) -> DataFrame:
         older.select("customer_id", F.struct(*seen).alias("older")), on="customer_id", how="inner"
     )
     new, old = F.col("newer.embedding"), F.col("older.embedding")
-    norms = vector_norm(new) * vector_norm(old)
-    is_finite = _is_finite(norms)
-    cosine = F.greatest(F.lit(-1.0), F.least(F.lit(1.0), _dot(new, old) / norms))
+    measured = pairs.withColumns({"norms": vector_norm(new) * vector_norm(old), "product": _dot(new, old)})
+    norms = F.col("norms")
+    is_finite = is_finite_norm(norms)
+    cosine = F.greatest(F.lit(-1.0), F.least(F.lit(1.0), F.col("product") / norms))
     has_same_events = F.col("newer.last_event_time").eqNullSafe(F.col("older.last_event_time")) & F.col(
         "newer.num_events"
     ).eqNullSafe(F.col("older.num_events"))
     gap = F.unix_micros("newer.as_of") - F.unix_micros("older.as_of")
-    return pairs.select(
+    return measured.select(
         "customer_id",
         F.when(is_finite & (norms > 0) & (F.size(new) == F.size(old)), 1 - cosine).alias("distance"),
         (is_finite & (norms == 0)).alias("is_zero"),
@@ -75,10 +87,6 @@ def _dot(left: Column, right: Column) -> Column:
     return F.aggregate(products, F.lit(0.0), lambda total, x: total + x)
 
 
-def _is_finite(norm: Column) -> Column:
-    return ~F.isnan(norm) & (norm < F.lit(float("inf")))
-
-
 def distance_numbers(distances: DataFrame) -> DataFrame:
     """`cosine_distances` -> one row: num_compared, num_with_new_events, num_zero, num_not_finite, mean and the
     quantiles of the distance."""
@@ -89,8 +97,8 @@ def distance_numbers(distances: DataFrame) -> DataFrame:
         F.count_if("is_zero").alias("num_zero"),
         F.count_if(~F.col("is_finite")).alias("num_not_finite"),
         F.mean(distance).alias("mean"),
-        *(F.percentile(distance, share).alias(name) for name, share in QUANTILES.items()),
-    )
+        quantiles(distance).alias("quantiles"),
+    ).select("num_compared", "num_with_new_events", "num_zero", "num_not_finite", "mean", "quantiles.*")
 
 
 def distance_counts(distances: DataFrame) -> DataFrame:
@@ -119,7 +127,7 @@ def coordinate_numbers(run: DataFrame) -> DataFrame:
     """Rows with an embedding -> coordinate (from 0), mean, variance of the vectors scaled to length 1; vectors that are
     zero or not finite are left out."""
     with_norm = run.select("embedding", vector_norm(F.col("embedding")).alias("norm"))
-    sound = with_norm.where(_is_finite(F.col("norm")) & (F.col("norm") > 0))
+    sound = with_norm.where(is_finite_norm(F.col("norm")) & (F.col("norm") > 0))
     numbers = sound.select("norm", F.posexplode("embedding").alias("coordinate", "x"))
     unit = F.col("x") / F.col("norm")
     return numbers.groupBy("coordinate").agg(F.mean(unit).alias("mean"), F.var_pop(unit).alias("variance"))

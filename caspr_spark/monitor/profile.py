@@ -21,7 +21,8 @@ def new_values(sequences: DataFrame, layout: Layout, *, since_micros: int, left_
     floor(4 * sign(x) * log1p(|x|))).
     """
     num_new = F.size(F.filter("event_times", lambda time: time >= F.lit(since_micros)))
-    recent = sequences.withColumn("num_new", num_new).withColumn("num_old", F.col("num_events") - F.col("num_new"))
+    by_customer = sequences.repartition("customer_id")  # what is counted of a customer then stays where it is
+    recent = by_customer.withColumn("num_new", num_new).withColumn("num_old", F.col("num_events") - F.col("num_new"))
     sets = [(attribute.name, place == 0) for attribute in layout.sets for place in range(attribute.max_values)]
     ids = {
         "categorical": [(attribute.name, True) for attribute in layout.categorical],
@@ -84,22 +85,23 @@ def _bin(measure: str, name: Column, bin_: Column) -> Column:
 def clustered_counts(values: DataFrame) -> DataFrame:
     """`new_values` -> measure, name, bin, value, squares, customers, as `sketch.Counts` explains; of `value` the most
     frequent bins."""
-    of_customer = values.groupBy("measure", "name", "customer_id").agg(F.sum("times").alias("weight"))
-    totals = of_customer.groupBy("measure", "name").agg(
-        F.sum("weight").alias("total"), F.sum(F.col("weight") * F.col("weight")).alias("weight_squares")
+    weight = F.sum("times").over(Window.partitionBy("measure", "name", "customer_id"))
+    bins = (
+        values.withColumn("weight", weight)
+        .groupBy("measure", "name", "bin")
+        .agg(
+            F.sum("times").alias("value"),
+            F.sum(F.col("times") * F.col("times")).alias("times_squares"),
+            F.sum(F.col("times") * F.col("weight")).alias("products"),
+        )
     )
-    joined = values.join(of_customer, on=["measure", "name", "customer_id"], how="inner")
-    bins = joined.groupBy("measure", "name", "bin").agg(
-        F.sum("times").alias("value"),
-        F.sum(F.col("times") * F.col("times")).alias("times_squares"),
-        F.sum(F.col("times") * F.col("weight")).alias("products"),
-    )
+    of_name = Window.partitionBy("measure", "name")
+    total, weight_squares = F.sum("value").over(of_name), F.sum("products").over(of_name)
     share = F.col("value") / F.col("total")
     squares = F.col("times_squares") - 2 * share * F.col("products") + share * share * F.col("weight_squares")
-    frequent_first = Window.partitionBy("measure", "name").orderBy(F.desc("value"), "bin")
     return (
-        bins.join(F.broadcast(totals), on=["measure", "name"], how="inner")
-        .withColumn("rank", F.row_number().over(frequent_first))
+        bins.withColumns({"total": total, "weight_squares": weight_squares})
+        .withColumn("rank", F.row_number().over(of_name.orderBy(F.desc("value"), "bin")))
         .where((F.col("measure") != "value") | (F.col("rank") <= _MAX_VALUES))
         .select(
             "measure",

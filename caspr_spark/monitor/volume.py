@@ -1,13 +1,12 @@
 """How much a run covers, and what it could not name: coverage, unknown shares, norms, lengths."""
 
 from datetime import datetime
-from functools import reduce
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from caspr_spark.manifest import Layout
-from caspr_spark.monitor.drift import QUANTILES, vector_norm
+from caspr_spark.monitor.drift import QUANTILES, is_finite_norm, quantiles, vector_norm
 from schemas.vocabulary import PADDING_ID, UNKNOWN_ID
 
 
@@ -21,16 +20,20 @@ def run_numbers(run: DataFrame) -> DataFrame:
 
     Vectors that are zero or not finite are counted, and left out of the norms.
     """
-    norm = vector_norm(F.col("embedding"))
-    is_finite = ~F.isnan(norm) & (norm < F.lit(float("inf")))
-    sound = F.when(is_finite & (norm > 0), norm)
-    return run.select(
+    norm = F.col("norm")
+    is_finite = is_finite_norm(norm)
+    counted = run.select(vector_norm(F.col("embedding")).alias("norm"), "num_events").agg(
         F.count(F.lit(1)).alias("customers_embedded"),
         F.count_if(is_finite & (norm == 0)).alias("zero_vectors"),
         F.count_if(~is_finite).alias("not_finite_vectors"),
-        *(F.percentile(sound, share).alias(f"norm:{name}") for name, share in QUANTILES.items()),
-        *(F.percentile("num_events", share).alias(f"sequence_length:{name}") for name, share in QUANTILES.items()),
+        quantiles(F.when(is_finite & (norm > 0), norm)).alias("norms"),
+        quantiles(F.col("num_events")).alias("lengths"),
     )
+    arrays = {"norm": "norms", "sequence_length": "lengths"}
+    named = [
+        F.col(f"{array}.{name}").alias(f"{metric}:{name}") for metric, array in arrays.items() for name in QUANTILES
+    ]
+    return counted.select("customers_embedded", "zero_vectors", "not_finite_vectors", *named)
 
 
 def unknown_counts(sequences: DataFrame, layout: Layout) -> DataFrame:
@@ -43,21 +46,22 @@ def unknown_counts(sequences: DataFrame, layout: Layout) -> DataFrame:
         "sets": [attribute.name for attribute in layout.sets for _ in range(attribute.max_values)],
         "profile_categorical": [attribute.name for attribute in layout.profile_categorical],
     }
-    counted = [_slot_counts(sequences, array, names) for array, names in slots.items() if names]
-    nothing = sequences.limit(0).select(*(F.lit(value).alias(name) for name, value in _NO_COUNTS.items()))
-    return reduce(DataFrame.unionByName, counted, nothing)
-
-
-_NO_COUNTS = {"attribute": "", "num_values": 0, "num_unknown": 0}
-
-
-def _slot_counts(sequences: DataFrame, array: str, names: list[str]) -> DataFrame:
-    """Counts of one flat array in which element i belongs to attribute `names[i % len(names)]`."""
-    elements = sequences.select(F.posexplode(array).alias("position", "id")).where(F.col("id") != PADDING_ID)
-    slots = elements.groupBy((F.col("position") % len(names)).alias("slot")).agg(
-        F.count(F.lit(1)).alias("num_values"), F.count_if(F.col("id") == UNKNOWN_ID).alias("num_unknown")
+    told = [_told(array, names) for array, names in slots.items() if names]
+    if not told:
+        return sequences.sparkSession.createDataFrame([], "attribute string, num_values bigint, num_unknown bigint")
+    return (
+        sequences.select(F.explode(F.concat(*told)).alias("value"))
+        .groupBy("value.attribute")
+        .agg(F.count(F.lit(1)).alias("num_values"), F.count_if("value.is_unknown").alias("num_unknown"))
     )
-    attribute = F.element_at(F.array(*(F.lit(name) for name in names)), F.col("slot") + 1)
-    return slots.groupBy(attribute.alias("attribute")).agg(
-        F.sum("num_values").alias("num_values"), F.sum("num_unknown").alias("num_unknown")
-    )
+
+
+def _told(array: str, names: list[str]) -> Column:
+    """The values of a flat array in which element i belongs to attribute `names[i % len(names)]`."""
+
+    def told(id_: Column, place: Column) -> Column:
+        name = F.element_at(F.array(*map(F.lit, names)), (place % len(names) + 1).cast("int"))
+        value = F.struct(name.alias("attribute"), (id_ == UNKNOWN_ID).alias("is_unknown"))
+        return F.when(id_ != PADDING_ID, value)
+
+    return F.filter(F.transform(array, told), lambda value: value.isNotNull())

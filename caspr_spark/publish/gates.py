@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-
-from schemas.vocabulary import PADDING_ID, UNKNOWN_ID
 
 FEWEST_ALIKE = 20
 """So many customers with the same vector are a fault; a few may have the same events."""
@@ -22,40 +20,24 @@ def vector_health(vectors: DataFrame, *, size: int) -> DataFrame:
     """
     numbers = F.col("embedding")
     finite = F.forall(numbers, lambda x: x.isNotNull() & ~F.isnan(x) & (F.abs(x) < F.lit(float("inf"))))
-    norm = F.when(finite, F.sqrt(F.aggregate(numbers, F.lit(0.0), lambda total, x: total + x * x)))
+    length = F.sqrt(F.aggregate(numbers, F.lit(0.0), lambda total, x: total + x * x))
+    vectors = vectors.withColumn("is_finite", finite).withColumn("norm", F.when(F.col("is_finite"), length))
     num_rows = F.count(F.lit(1))
     is_constant = (num_rows >= FEWEST_ALIKE) & (F.min(numbers) == F.max(numbers))
     is_zero = F.coalesce(F.forall(numbers, lambda x: x == 0), F.lit(False))
     return vectors.select(
         num_rows.alias("num_rows"),
         (num_rows - F.countDistinct("customer_id")).alias("num_repeated"),
-        F.count_if(numbers.isNull() | ~finite).alias("num_not_finite"),
+        F.count_if(numbers.isNull() | ~F.col("is_finite")).alias("num_not_finite"),
         F.count_if(F.size(numbers) != size).alias("num_wrong_size"),
-        F.min(norm).alias("smallest_norm"),
-        F.max(norm).alias("largest_norm"),
+        F.min("norm").alias("smallest_norm"),
+        F.max("norm").alias("largest_norm"),
         F.avg(is_zero.cast("double")).alias("share_zero"),
         F.coalesce(is_constant, F.lit(False)).cast("double").alias("share_alike"),
         F.countDistinct("run_id", "model_version", "as_of").alias("num_runs"),
         F.min("run_id").alias("run_id"),
         F.unix_micros(F.min("as_of")).alias("as_of_microseconds"),
     )
-
-
-def share_unknown(sequences: DataFrame) -> DataFrame:
-    """Sequences (see manifest.py) -> one row: the share of their categorical and set values without an id.
-
-    Null where there are no values.
-    """
-    arrays = [name for name in ("categorical", "sets", "profile_categorical") if name in sequences.columns]
-    if not arrays:
-        return sequences.select(F.max(F.lit(None).cast("double")).alias(SHARE_UNKNOWN))
-    ids = F.concat(*arrays)
-    unknown = F.sum(_num(ids, lambda id_: id_ == UNKNOWN_ID))
-    return sequences.select(F.try_divide(unknown, F.sum(_num(ids, lambda id_: id_ != PADDING_ID))).alias(SHARE_UNKNOWN))
-
-
-def _num(ids: Column, are: Any) -> Column:
-    return F.size(F.filter(ids, are))
 
 
 def gate_numbers(health: Mapping[str, Any], *, num_promised: int, measured: Mapping[str, float | None]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 
 from caspr_spark.config import Config
 from caspr_spark.gate import declared_verdicts
-from caspr_spark.publish.gates import FEWEST_ALIKE, gate_numbers, share_unknown, vector_health
+from caspr_spark.publish.gates import FEWEST_ALIKE, gate_numbers, vector_health
 
 DAY = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 COLUMNS = "customer_id string, embedding array<float>, run_id string, model_version string, as_of timestamp"
@@ -91,10 +91,3 @@ def test_coverage_and_unknown_values_are_judged_where_they_were_measured(
     config: Config, measured: dict[str, float], failed: list[str]
 ) -> None:
     assert failures(config, SOUND, promised=3, **measured) == failed
-
-
-def test_share_of_unknown_values_is_of_all_values_that_are_there(spark: SparkSession) -> None:
-    rows = [([0, 1, 5], [1, 0], [4]), ([7, 8, 9], [0, 0], [0])]
-    sequences = spark.createDataFrame(rows, "categorical array<int>, sets array<int>, profile_categorical array<int>")
-    assert share_unknown(sequences).collect()[0][0] == pytest.approx(2 / 7)
-    assert share_unknown(spark.createDataFrame([([0],)], "categorical array<int>")).collect()[0][0] is None
