@@ -33,7 +33,7 @@ setup-dev:  ## .venv with everything, Horovod too (builds its wheel once, about 
 	@$(PYTHON) tools/setup_env.py test
 
 test: setup-dev  ## all tests but the slow ones
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: setup-dev  ## the slow tests
 	@$(BIN)/python -m pytest -m slow

@@ -41,6 +41,7 @@ EXTRAS = {
         "psutil",
         "pytest",
         "pytest-timeout",
+        "pytest-xdist",
         "ruff",
         "types-PyYAML",
         "wheel",

@@ -1,27 +1,21 @@
 """Step 2: events -> sequences, with the vocabulary and scaling that a model is trained on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import reduce
-from typing import Any
 
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark import __version__
 from caspr_spark.config import Config
 from caspr_spark.disk import Keep, kept_on_disk
-from caspr_spark.errors import CasprError, UnsafeError
+from caspr_spark.errors import CasprError
 from caspr_spark.events.states import known_events, tells_newest
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import (
-    CategoricalAttribute,
-    Fit,
-    Layout,
-    Scaling,
     SequenceManifest,
-    SetAttribute,
     read_manifest,
     sequences_folder,
     write_manifest,
@@ -32,15 +26,6 @@ from caspr_spark.sequences.assemble import customer_sequences, with_ids, with_se
 from caspr_spark.sequences.files import has_manifest, remove_other_data, write_files
 from caspr_spark.sequences.timeline import is_held_out, newest_events, profiles_as_of, visible_events, with_time_parts
 from caspr_spark.sequences.touched import stale_customers, touched_customers
-from caspr_spark.sequences.vocabulary import (
-    categorical_scaling,
-    empty_vocabulary,
-    grown_vocabulary,
-    numerical_scaling,
-    value_counts,
-    vocabulary_hash,
-    vocabulary_sizes,
-)
 from caspr_spark.tables import (
     changed_rows,
     is_missing_file,
@@ -48,13 +33,13 @@ from caspr_spark.tables import (
     read_table,
     table_exists,
     table_version,
-    write_table,
 )
 from pipelines.contracts import event_contract, profile_contract
 from pipelines.customer_states import of_customers, states_in_step
+from pipelines.fit import present_fit, write_fit
 from pipelines.latest_vectors import latest_vectors
 from pipelines.summary import Summary
-from schemas.vocabulary import FIRST_VALUE_ID, SCALING, VOCABULARY
+from schemas.vocabulary import SCALING
 
 
 def build_sequences(
@@ -80,7 +65,8 @@ def build_sequences(
             return Summary("sequences", int(manifest.lineage["events"]), manifest.rows, changed=False)
 
     if fit:
-        _fit(spark, config, as_of, inputs)
+        events, profiles = _training(spark, config, as_of)
+        write_fit(spark, config, events=events, profiles=profiles, made_from=inputs)
     return _write_sequences(
         spark,
         config,
@@ -243,6 +229,20 @@ def _profiles(spark: SparkSession, config: Config, as_of: datetime, customers: D
     return profiles_as_of(rows, as_of=as_of, attributes=profile_of)
 
 
+def _training(spark: SparkSession, config: Config, as_of: datetime) -> tuple[DataFrame, DataFrame]:
+    """Events and profiles as of a time of the customers who are not held out."""
+    held_out = is_held_out(seed=config.seed, validation_share=config.sequences.validation_share)
+    events = visible_events(read_table(spark, event_contract(config), config.root), as_of=as_of)
+    training = _with_time_parts(config, events).where(~held_out)
+    known_customers = training.select("customer_id").distinct()
+    profiles = _profiles(spark, config, as_of, None).join(known_customers, on="customer_id", how="left_semi")
+    return training, profiles
+
+
+def _with_time_parts(config: Config, events: DataFrame) -> DataFrame:
+    return with_time_parts(events, parts=config.sequences.time_parts, zone=config.sequences.time_zone)
+
+
 def _write_sequences(
     spark: SparkSession,
     config: Config,
@@ -334,121 +334,4 @@ def _inputs(spark: SparkSession, config: Config, as_of: datetime) -> str:
         attributes=[config.event_attributes, config.profile_attributes],
         seed=config.seed,
         program=__version__,
-    )
-
-
-def _fit(spark: SparkSession, config: Config, as_of: datetime, inputs: str) -> None:
-    held_out = is_held_out(seed=config.seed, validation_share=config.sequences.validation_share)
-    events = visible_events(read_table(spark, event_contract(config), config.root), as_of=as_of)
-    training = _with_time_parts(config, events).where(~held_out)
-    known_customers = training.select("customer_id").distinct()
-    training_profiles = _profiles(spark, config, as_of, None).join(known_customers, on="customer_id", how="left_semi")
-    names = _names(config)
-    with kept_on_disk() as keep:
-        counts = keep(
-            value_counts(training, categorical=names["categorical"], sets=names["sets"]).unionAll(
-                value_counts(training_profiles, categorical=names["profile_categorical"], sets=[])
-            )
-        )
-        exists = table_exists(spark, VOCABULARY, config.root)
-        known = read_table(spark, VOCABULARY, config.root) if exists else empty_vocabulary(spark)
-        grown = grown_vocabulary(known, counts, min_count=config.sequences.min_count)
-        write_table(grown, VOCABULARY, config.root, made_from=inputs)
-        vocabulary = read_table(spark, VOCABULARY, config.root)
-        scaling = keep(
-            numerical_scaling(training, numerical=names["numerical"])
-            .unionAll(numerical_scaling(training_profiles, numerical=names["profile_numerical"]))
-            .unionAll(
-                categorical_scaling(training, counts, vocabulary, categorical=names["categorical"], sets=names["sets"])
-            )
-            .unionAll(
-                categorical_scaling(
-                    training_profiles, counts, vocabulary, categorical=names["profile_categorical"], sets=[]
-                )
-            )
-        )
-        before = last_commit_notes(spark, SCALING, config.root).get("numbers", {}) if exists else {}
-        version = _version(vocabulary, scaling.collect())
-        older = [before["vocabulary_version"], *before["grown_from"]] if before else []
-        numbers = {
-            "vocabulary_version": version,
-            "grown_from": [one for one in older if one != version],
-            "num_ids": vocabulary_sizes(vocabulary),
-            "inputs": inputs,
-        }
-        write_table(scaling, SCALING, config.root, made_from=inputs, numbers=numbers)
-
-
-def present_fit(spark: SparkSession, config: Config) -> tuple[DataFrame, Fit]:
-    """The vocabulary, and what it and the scaling make of events.
-
-    The scaling's commit ends a fit: ids that an interrupted one has added to the vocabulary are left out.
-
-    Raises:
-        UnsafeError: the vocabulary or the scaling is not what was fitted.
-    """
-    notes = last_commit_notes(spark, SCALING, config.root).get("numbers", {})
-    num_ids = notes.get("num_ids", {})
-    limit = F.coalesce(*[F.when(F.col("attribute") == name, size) for name, size in num_ids.items()], F.lit(0))
-    vocabulary = read_table(spark, VOCABULARY, config.root).where(F.col("id") < limit)
-    rows = read_table(spark, SCALING, config.root).collect()
-    if _version(vocabulary, rows) != notes.get("vocabulary_version"):
-        raise UnsafeError(
-            f"{config.root}: the tables 'vocabulary' and 'scaling' are not those that were fitted together; restore "
-            "them, or run build_sequences --fit-vocabulary and pretrain again"
-        )
-    scaling = {row["attribute"]: Scaling(**{k: v for k, v in row.asDict().items() if k != "attribute"}) for row in rows}
-    fit = Fit(
-        layout=_layout(config, num_ids),
-        vocabulary_version=notes["vocabulary_version"],
-        grown_from=tuple(notes["grown_from"]),
-        scaling=scaling,
-    )
-    return vocabulary, fit
-
-
-def _version(vocabulary: DataFrame, scaling: Sequence[Row]) -> str:
-    """Content hash of both."""
-    return fingerprint(vocabulary=vocabulary_hash(vocabulary), scaling=sorted(tuple(row) for row in scaling))
-
-
-def _with_time_parts(config: Config, events: DataFrame) -> DataFrame:
-    return with_time_parts(events, parts=config.sequences.time_parts, zone=config.sequences.time_zone)
-
-
-def _names(config: Config) -> dict[str, list[str]]:
-    """Attribute names by the array they go to. The source and the calendar parts are categorical attributes too."""
-
-    def of_kind(attributes: dict[str, Any], kind: str) -> list[str]:
-        return [name for name, attribute in attributes.items() if attribute.kind == kind]
-
-    return {
-        "categorical": ["source", *config.sequences.time_parts, *of_kind(config.event_attributes, "categorical")],
-        "sets": of_kind(config.event_attributes, "set"),
-        "numerical": of_kind(config.event_attributes, "numerical"),
-        "profile_categorical": of_kind(config.profile_attributes, "categorical"),
-        "profile_numerical": of_kind(config.profile_attributes, "numerical"),
-    }
-
-
-def _layout(config: Config, sizes: dict[str, int]) -> Layout:
-    names = _names(config)
-
-    def categorical(attributes: list[str]) -> tuple[CategoricalAttribute, ...]:
-        return tuple(CategoricalAttribute(name=name, num_ids=sizes.get(name, FIRST_VALUE_ID)) for name in attributes)
-
-    return Layout(
-        max_events=config.sequences.max_events,
-        categorical=categorical(names["categorical"]),
-        sets=tuple(
-            SetAttribute(
-                name=name,
-                num_ids=sizes.get(name, FIRST_VALUE_ID),
-                max_values=config.event_attributes[name].max_values or 1,
-            )
-            for name in names["sets"]
-        ),
-        numerical=tuple(names["numerical"]),
-        profile_categorical=categorical(names["profile_categorical"]),
-        profile_numerical=tuple(names["profile_numerical"]),
     )

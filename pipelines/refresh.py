@@ -10,7 +10,8 @@ from caspr_spark.config import Config
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.runs import Run, mend_runs, record_run, run_before
-from pipelines.build_sequences import present_fit, refresh_sequences, sequence_versions
+from pipelines.build_sequences import refresh_sequences, sequence_versions
+from pipelines.fit import present_fit
 from pipelines.latest_vectors import latest_table, serve_champion
 from pipelines.refresh_events import refresh_events
 from pipelines.scored_models import SERVED, Runner, for_each_model, refusal, refused
