@@ -451,6 +451,8 @@ class ReportSection(Section):
     """Categorical or set-valued event attribute by which nearest neighbours are described."""
     max_points: Positive
     """Customers drawn on the map, a reproducible sample."""
+    refresh_days: Positive
+    """Days of events that the report of a refresh draws."""
 
 
 class SparkSection(Section):

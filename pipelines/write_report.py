@@ -3,7 +3,7 @@
 import json
 import os
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,23 @@ from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config
 from caspr_spark.evaluate.significance import score_table
 from caspr_spark.lineage import fingerprint
+from caspr_spark.manifest import sequences_folder
 from caspr_spark.monitor import pictures, samples
 from caspr_spark.monitor.drift import QUANTILES
 from caspr_spark.monitor.report import Account, Neighbour, Page, Shown, made_from, nearest, page_html, places
 from caspr_spark.registry import CURVE, checkpoint_folder
+from caspr_spark.sequences.files import has_manifest
 from caspr_spark.tables import last_commit_notes, read_table, table_exists
 from pipelines.contracts import event_contract
 from pipelines.drift_section import drift_section
 from pipelines.evaluate_embeddings import evaluation_file, read_evaluation, task_score_table
+from pipelines.measured_run import PublishedRun, run_with_sequences
 from pipelines.model_section import model_section
 from pipelines.monitor_embeddings import published_run
 from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
 from schemas.run_metrics import RUN_METRICS
+from schemas.vocabulary import VOCABULARY
 
 INDEX_FILE = "index.html"
 _NUM_CHOSEN, _NUM_NEIGHBOURS, _NUM_VALUES = 3, 3, 5
@@ -75,11 +79,11 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
 
     history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, config.root)
     run = history.where(F.col("run_id") == run_id)
-    events = read_table(spark, event_contract(config), config.root)
+    seen = _seen(spark, config, as_of, run_id=run_id, model_version=model_version)
     lengths = run.select("num_events").toPandas()["num_events"]
-    customers = _customers(run, events, config, as_of)
+    customers = _customers(run, seen, config, as_of)
     shown = {
-        "events": _events_picture(events, as_of),
+        "events": _events_picture(spark, config, as_of, is_refresh=seen is not None and seen.kind == "refresh"),
         "lengths": Shown(pictures.sequence_lengths(lengths, max_events=config.sequences.max_events)),
         "curve": _curve_picture(curve),
         "map": _map_picture(customers, config),
@@ -103,13 +107,13 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         drift_quantiles=_drift_quantiles(metrics),
         drift_charts=drift.charts,
         drift_segments=drift.segments,
-        neighbours=_neighbours(customers, events, config, as_of),
+        neighbours=_neighbours(spark, customers, seen, config),
         money_name=config.report.money or "money",
         scores=score_table(scores).to_dict("records") if len(scores) else [],
         unknown_shares=_of_metric(metrics, "unknown_share"),
         missing={
             "accounts": "No row account: build_events has not run with this table of metrics.",
-            "neighbours": "No neighbours: fewer than two customers have a vector and events.",
+            "neighbours": "No neighbours: fewer than two customers have a vector, or the run's sequences were removed.",
             "scores": "No scores: no task is configured, or its labels were not known yet, or evaluate has not run.",
             "unknown_shares": "No shares: no categorical attribute has a value, or monitor has not run.",
         },
@@ -158,7 +162,20 @@ def _accounts(metrics: pd.DataFrame) -> list[Account]:
     return accounts
 
 
-def _events_picture(events: DataFrame, as_of: datetime) -> Shown:
+def _seen(
+    spark: SparkSession, config: Config, as_of: datetime, *, run_id: str, model_version: str
+) -> PublishedRun | None:
+    """The run with what the model saw of its customers; None where `maintain` has removed that."""
+    if not has_manifest(sequences_folder(config.root, as_of)):
+        return None
+    return run_with_sequences(spark, config.root, as_of, run_id=run_id, model_version=model_version)
+
+
+def _events_picture(spark: SparkSession, config: Config, as_of: datetime, *, is_refresh: bool) -> Shown:
+    """Of all time, or of the last days where a refresh is reported: what it costs must not grow with the history."""
+    events = read_table(spark, event_contract(config), config.root)
+    if is_refresh:
+        events = events.where(F.col("event_time") >= F.lit(as_of - timedelta(days=config.report.refresh_days)))
     daily = samples.daily_events(events).toPandas()
     if daily.empty:
         return Shown(missing="No picture: there are no events.")
@@ -171,10 +188,12 @@ def _curve_picture(curve: Path) -> Shown:
     return Shown(pictures.training_curve(pd.DataFrame([json.loads(line) for line in lines])))
 
 
-def _customers(run: DataFrame, events: DataFrame, config: Config, as_of: datetime) -> pd.DataFrame:
+def _customers(run: DataFrame, seen: PublishedRun | None, config: Config, as_of: datetime) -> pd.DataFrame:
     """The sample that is drawn, ordered by customer; vectors that are not finite are left out."""
+    if seen is None or seen.sequences is None:
+        return pd.DataFrame(columns=["customer_id", "embedding", "num_events", "money", "recency_days"])
     sample = samples.sampled_customers(
-        run, events, money=config.report.money, as_of=as_of, size=config.report.max_points
+        run, seen.sequences, seen.layout, money=config.report.money, as_of=as_of, size=config.report.max_points
     )
     customers = sample.toPandas().sort_values("customer_id", ignore_index=True)
     is_finite = [bool(np.isfinite(vector).all()) for vector in customers["embedding"]]
@@ -187,7 +206,9 @@ def _vectors(customers: pd.DataFrame) -> Any:
 
 def _map_picture(customers: pd.DataFrame, config: Config) -> Shown:
     if len(customers) < 3:
-        return Shown(missing="No picture: fewer than three customers have a vector and events.")
+        return Shown(
+            missing="No picture: fewer than three customers have a vector, or the run's sequences were removed."
+        )
     column, name = ("money", config.report.money) if config.report.money else ("num_events", "number of events")
     return Shown(
         pictures.customer_map(
@@ -199,9 +220,11 @@ def _map_picture(customers: pd.DataFrame, config: Config) -> Shown:
     )
 
 
-def _neighbours(customers: pd.DataFrame, events: DataFrame, config: Config, as_of: datetime) -> list[list[Neighbour]]:
+def _neighbours(
+    spark: SparkSession, customers: pd.DataFrame, seen: PublishedRun | None, config: Config
+) -> list[list[Neighbour]]:
     """The chosen customers, each followed by its nearest in the sample."""
-    if len(customers) < 2:
+    if len(customers) < 2 or seen is None or seen.sequences is None:
         return []
     vectors, by_money = _vectors(customers), customers.sort_values(["money", "customer_id"]).index
     chosen = list(dict.fromkeys(int(by_money[int(share * (len(by_money) - 1))]) for share in _CHOSEN_AT))
@@ -210,12 +233,11 @@ def _neighbours(customers: pd.DataFrame, events: DataFrame, config: Config, as_o
     if config.report.describe_by:
         shown = customers.loc[sorted({position for group in groups for position, _ in group}), ["customer_id"]]
         typical = samples.typical_values(
-            events,
-            events.sparkSession.createDataFrame(
-                [(customer,) for customer in shown["customer_id"]], "customer_id string"
-            ),
+            seen.sequences,
+            seen.layout,
+            read_table(spark, VOCABULARY, config.root),
+            spark.createDataFrame([(customer,) for customer in shown["customer_id"]], "customer_id string"),
             attribute=config.report.describe_by,
-            as_of=as_of,
             num_values=_NUM_VALUES,
         )
         for row in typical.orderBy("customer_id", "rank").collect():
