@@ -1,36 +1,33 @@
 """The `caspr-spark` command. A job in this folder is one of its verbs, for spark-submit."""
 
-import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from pyspark.sql import SparkSession
 from rich.markup import escape
 
 from caspr_spark import __version__
-from caspr_spark.aliases import known_model
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
-from caspr_spark.erase.requests import checked_request_id, read_ids, refuse_unfinished
+from caspr_spark.erase.requests import checked_request_id, read_ids
 from caspr_spark.errors import CasprError, ConfigError
-from caspr_spark.lease import demand_writable, lease
-from caspr_spark.session import spark_session
+from caspr_spark.lease import lease
 from caspr_spark.simulate.bank.faults import FAULT_DESCRIPTIONS
 from jobs.console import TrainingBar, console, errors, reading_commands, shown_scores, shown_step, shown_table
-from jobs.failures import explained_failures, stop
+from jobs.models_cli import models
+from jobs.options import AsOf, AsOfs, ConfigPaths, Model, parsed_as_of, refresh_times
+from jobs.rejected_cli import rejected
+from jobs.running import raise_problems, run_one_step, run_step_of_model, session
 from pipelines.summary import Summary
-
-if TYPE_CHECKING:
-    from pipelines.scored_models import ModelStep
 
 app = typer.Typer(
     name="caspr-spark",
@@ -40,25 +37,8 @@ app = typer.Typer(
     add_completion=False,
 )
 
-
-models = typer.Typer(name="models", help="The models that are kept, and which of them is in use.", no_args_is_help=True)
 app.add_typer(models)
-
-rejected = typer.Typer(name="rejected", help="Raw rows that were not taken, and why.", no_args_is_help=True)
 app.add_typer(rejected)
-
-
-class Alias(StrEnum):
-    """What a model can be."""
-
-    champion = "champion"
-    challenger = "challenger"
-
-
-class Retirable(StrEnum):
-    """What a model can cease to be; there is always a champion."""
-
-    challenger = "challenger"
 
 
 class Export(StrEnum):
@@ -75,33 +55,12 @@ class Erasure(StrEnum):
     verify = "verify"
 
 
-ConfigPaths = Annotated[
-    list[Path], typer.Option("--config", help="YAML laid over conf/base.yaml; may be given again, later ones win.")
-]
-AsOf = Annotated[
-    str,
-    typer.Option(
-        "--as-of", help="End of the interval, exclusive, with a zone: 2017-10-02T00:00:00Z. Later events are not seen."
-    ),
-]
-Model = Annotated[str, typer.Option("--model", help="champion, challenger, or a version of `models ls`.")]
-ModelName = Annotated[str, typer.Argument(help="A version of `models ls`, champion or challenger.")]
-RejectedSource = Annotated[str | None, typer.Option("--source", help="Only of this source or profile.")]
-RejectedReason = Annotated[str | None, typer.Option("--reason", help="Only those with this reason.")]
-AsOfs = Annotated[
-    list[str],
-    typer.Option(
-        "--as-of", help="As above; may be given again: one model, trained before the first, is published as of each."
-    ),
-]
-
-
 @app.command()
 def build_events(config: ConfigPaths, as_of: AsOf) -> None:
     """Step 1: raw tables -> events, profiles and rejected rows."""
     from pipelines.build_events import build_events as step
 
-    _run("events", config, as_of, step)
+    run_one_step("events", config, as_of, step)
 
 
 @app.command()
@@ -116,7 +75,7 @@ def build_sequences(
     """Step 2: events -> sequences, vocabulary and scaling."""
     from pipelines.build_sequences import build_sequences as step
 
-    _run(
+    run_one_step(
         "sequences",
         config,
         as_of,
@@ -133,7 +92,9 @@ def pretrain_model(config: ConfigPaths, as_of: AsOf) -> None:
         with closing(TrainingBar(settings.pretrain.max_epochs)) as bar:
             return step(spark, settings, time, progress=bar)
 
-    _run("pretrain", config, as_of, with_bar, writes=False)  # it has a lock of its own, and refreshes go on meanwhile
+    run_one_step(
+        "pretrain", config, as_of, with_bar, writes=False
+    )  # it has a lock of its own, and refreshes go on meanwhile
 
 
 @app.command()
@@ -141,7 +102,7 @@ def embed_customers(config: ConfigPaths, as_of: AsOf, model: Model = "champion")
     """Step 4: sequences and a checkpoint -> embeddings."""
     from pipelines.embed_customers import embed_customers as step
 
-    _run_of_model("embed", config, as_of, model, step)
+    run_step_of_model("embed", config, as_of, model, step)
 
 
 @app.command()
@@ -149,7 +110,7 @@ def publish_embeddings(config: ConfigPaths, as_of: AsOf, model: Model = "champio
     """Step 5: embeddings -> the feature table and its history."""
     from pipelines.publish_embeddings import publish_embeddings as step
 
-    _run_of_model("publish", config, as_of, model, step)
+    run_step_of_model("publish", config, as_of, model, step)
 
 
 @app.command()
@@ -157,7 +118,7 @@ def monitor_embeddings(config: ConfigPaths, as_of: AsOf, model: Model = "champio
     """Step 6: counts, coverage, and how far the vectors moved."""
     from pipelines.monitor_embeddings import monitor_embeddings as step
 
-    _run_of_model("monitor", config, as_of, model, step)
+    run_step_of_model("monitor", config, as_of, model, step)
 
 
 @app.command()
@@ -165,7 +126,7 @@ def evaluate_embeddings(config: ConfigPaths, as_of: AsOf, model: Model = "champi
     """Step 7: the embedding against hand-made features on the declared tasks."""
     from pipelines.evaluate_embeddings import evaluate_embeddings as step
 
-    _run_of_model("evaluate", config, as_of, model, step)
+    run_step_of_model("evaluate", config, as_of, model, step)
 
 
 @app.command()
@@ -173,7 +134,7 @@ def write_report(config: ConfigPaths, as_of: AsOf) -> None:
     """The HTML report of the run as of a time."""
     from pipelines.write_report import write_report as step
 
-    _run("report", config, as_of, step)
+    run_one_step("report", config, as_of, step)
 
 
 @app.command()
@@ -192,7 +153,7 @@ def full_build(config: ConfigPaths, as_of: AsOfs) -> None:
         with closing(bar):
             return shown_step(name, step)
 
-    with _session(settings, "full_build") as spark:
+    with session(settings, "full_build") as spark:
         summaries = build(spark, settings, times, run_step=step_with_bar, training_progress=bar)
         scores = task_score_table(spark, settings, times[-1])
     if not any(summary.changed for summary in summaries):
@@ -201,7 +162,7 @@ def full_build(config: ConfigPaths, as_of: AsOfs) -> None:
         console.print(shown_scores(score_table(scores)))
     console.print(f"Report: {report_file(settings.root, times[-1])}")
     console.print(escape(reading_commands(settings.root)))
-    _raise_problems(summaries)
+    raise_problems(summaries)
 
 
 @app.command()
@@ -223,10 +184,10 @@ def retrain(config: ConfigPaths, as_of: AsOf) -> None:
         root_alone.enter_context(lease(settings.root, wait_seconds=settings.refresh.wait_seconds))
         return summary
 
-    with root_alone, _session(settings, "retrain", writes=False) as spark:
+    with root_alone, session(settings, "retrain", writes=False) as spark:
         root_alone.enter_context(lease(settings.root, wait_seconds=settings.refresh.wait_seconds))
         summaries = build(spark, settings, time, run_step=step_in_turn, training_progress=bar)
-    _raise_problems(summaries)
+    raise_problems(summaries)
 
 
 @app.command()
@@ -252,7 +213,7 @@ def refresh(
     from pipelines.write_report import report_file, write_report
 
     times, settings = refresh_times(as_of or [], every_hours, now=datetime.now(UTC)), load_config(config)
-    with _session(settings, "refresh") as spark:
+    with session(settings, "refresh") as spark:
         summaries = []
         for time in times:
             console.print(f"[bold]{settings.dataset}[/bold]: refresh as of {time:%Y-%m-%d %H:%M:%S} UTC")
@@ -264,7 +225,7 @@ def refresh(
         console.print("Nothing to do: nothing arrived, and no vector is due.")
     elif report:
         console.print(f"Report: {report_file(settings.root, times[-1])}")
-    _raise_problems(summaries)
+    raise_problems(summaries)
 
 
 @app.command()
@@ -281,7 +242,7 @@ def backfill(
 
     settings = load_config(config)
     first, last = parsed_as_of(from_, "--from"), parsed_as_of(to, "--to")
-    with _session(settings, "backfill") as spark:
+    with session(settings, "backfill") as spark:
         missing = missing_intervals(spark, settings, first, last, every=timedelta(hours=every_hours))
         console.print(f"{len(missing)} intervals are missing" + (":" if missing else ": nothing to do"))
         summaries = []
@@ -289,7 +250,7 @@ def backfill(
             console.print(f"  as of {time:%Y-%m-%dT%H:%M:%SZ}")
             if not dry_run:
                 summaries += step(spark, settings, time, run_step=shown_step)
-    _raise_problems(summaries)
+    raise_problems(summaries)
 
 
 @app.command()
@@ -298,7 +259,7 @@ def maintain(config: ConfigPaths) -> None:
     from pipelines.maintain import maintain as step
 
     settings = load_config(config)
-    with _session(settings, "maintain") as spark:
+    with session(settings, "maintain") as spark:
         shown_step("maintain", lambda: step(spark, settings))
 
 
@@ -307,7 +268,7 @@ def plan_refresh(config: ConfigPaths, as_of: AsOf) -> None:
     """What a refresh would do: what arrived, and whom it touches. Nothing is written."""
     from pipelines.plan_refresh import plan_refresh as step
 
-    _run("plan", config, as_of, step, writes=False)
+    run_one_step("plan", config, as_of, step, writes=False)
 
 
 @app.command()
@@ -319,96 +280,11 @@ def runs(
     from pipelines.published_runs import run_numbers, run_table
 
     settings = load_config(config)
-    with _session(settings, "runs", writes=False) as spark:
+    with session(settings, "runs", writes=False) as spark:
         if run_id is None:
             console.print(shown_table(f"Runs in {settings.root}", run_table(spark, settings)))
         else:
             console.print(shown_table(run_id, run_numbers(spark, settings, run_id)))
-
-
-@models.command("ls")
-def models_ls(config: ConfigPaths) -> None:
-    """The models that are kept, newest first."""
-    from pipelines.models import model_table
-
-    settings = load_config(config)
-    with _session(settings, "models", writes=False) as spark:
-        console.print(shown_table(f"Models in {settings.root}", model_table(spark, settings)))
-
-
-@models.command("show")
-def models_show(config: ConfigPaths, model: ModelName) -> None:
-    """The card of a model: what it was trained on, how well, and its scores."""
-    from pipelines.models import model_facts
-
-    settings = load_config(config)
-    with _session(settings, "models", writes=False) as spark:
-        console.print(shown_table(model, model_facts(spark, settings, model)))
-
-
-@models.command("set")
-def models_set(config: ConfigPaths, alias: Annotated[Alias, typer.Argument()], model: ModelName) -> None:
-    """Make a model the champion, whose vectors readers get, or the challenger, scored beside it."""
-    from pipelines.models import set_challenger, set_champion
-
-    settings = load_config(config)
-    if alias is Alias.challenger:
-        with lease(settings.root, wait_seconds=settings.refresh.wait_seconds):
-            shown_step("models", lambda: set_challenger(settings, model))
-        return
-    with _session(settings, "models") as spark:
-        shown_step("models", lambda: set_champion(spark, settings, model))
-
-
-@models.command("unset")
-def models_unset(config: ConfigPaths, alias: Annotated[Retirable, typer.Argument()]) -> None:
-    """Score no model beside the champion any more."""
-    from pipelines.models import set_challenger
-
-    settings = load_config(config)
-    with lease(settings.root, wait_seconds=settings.refresh.wait_seconds):
-        shown_step("models", lambda: set_challenger(settings, None))
-
-
-@models.command("rollback")
-def models_rollback(config: ConfigPaths) -> None:
-    """Take back the last switch of champions."""
-    from pipelines.models import roll_back
-
-    settings = load_config(config)
-    with _session(settings, "models") as spark:
-        shown_step("models", lambda: roll_back(spark, settings))
-
-
-@rejected.command("ls")
-def rejected_ls(config: ConfigPaths, source: RejectedSource = None, reason: RejectedReason = None) -> None:
-    """How many raw rows were not taken, by source, reason and file."""
-    from pipelines.rejected_rows import rejected_counts
-
-    settings = load_config(config)
-    with _session(settings, "rejected", writes=False) as spark:
-        found = rejected_counts(spark, settings, source=source, reason=reason)
-    console.print(f"{found['rows'].sum():,} rejected rows in {settings.root}")
-    for row in found.itertuples():  # no table: a terminal would cut names that one has to give
-        console.print(escape(f"{row.rows:>12,}  {row.source}  {row.reason}  {row.file}"))
-
-
-@rejected.command("export")
-def rejected_export(
-    config: ConfigPaths,
-    output: Annotated[Path, typer.Option(help="File to write: .csv, or .jsonl. It names customers.")],
-    source: Annotated[str, typer.Option(help="Rows of this source or profile.")],
-    reason: RejectedReason = None,
-) -> None:
-    """The raw rows that were not taken, to be mended and delivered again as a new file."""
-    from pipelines.rejected_rows import export_rejected
-
-    settings = load_config(config)
-    with _session(settings, "rejected", writes=False) as spark:
-        exported = export_rejected(spark, settings, output, source=source, reason=reason)
-    console.print(f"{exported.num_rows:,} rows written to {escape(str(output))}")
-    if exported.num_unparsed:
-        console.print(f"{exported.num_unparsed:,} texts that could not be parsed: {escape(str(exported.unparsed))}")
 
 
 @app.command()
@@ -434,7 +310,7 @@ def erase(
             console.print(escape(verified(settings.root, ids, name)))
         return
     name = checked_request_id(request_id or "")
-    with _session(settings, "erase", finishes_erasure=True) as spark:
+    with session(settings, "erase", finishes_erasure=True) as spark:
         shown_step("erase", lambda: step(spark, settings, ids, name, now=datetime.now(UTC)))
 
 
@@ -478,7 +354,7 @@ def simulate_bank(
 
     time = parsed_as_of(start, "--start")
     settings = load_config(config)
-    with _session(settings, "simulate", writes=False) as spark:
+    with session(settings, "simulate", writes=False) as spark:
         shown_step(
             "simulate",
             lambda: step(
@@ -492,33 +368,6 @@ def simulate_bank(
                 faults=fault or [],
             ),
         )
-
-
-def parsed_as_of(text: str, option: str = "--as-of") -> datetime:
-    """An ISO 8601 time with a zone, as UTC. Raises ConfigError, which names the option."""
-    try:
-        time = datetime.fromisoformat(text)
-        if time.tzinfo is None:
-            raise ConfigError(f"{option}: {text!r} has no time zone; for UTC write e.g. {time.isoformat()}Z")
-        return time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise ConfigError(f"{option}: expected a time such as 2017-10-02T00:00:00Z, found {text!r}") from None
-
-
-def refresh_times(as_of: list[str], every_hours: int | None, *, now: datetime) -> list[datetime]:
-    """The times of --as-of in order, or the end of the newest whole interval of `every_hours` that is over by `now`.
-
-    Raises:
-        ConfigError: not exactly one of the two was given, or a day is no whole number of such intervals.
-    """
-    if bool(as_of) == (every_hours is not None):
-        raise ConfigError("refresh: give --as-of TIME, or --every-hours N, and not both")
-    if every_hours is None:
-        return sorted({parsed_as_of(text) for text in as_of})
-    if every_hours < 1 or 24 % every_hours:
-        raise ConfigError(f"--every-hours: expected 1, 2, 3, 4, 6, 8, 12 or 24, found {every_hours}; or give --as-of")
-    now = now.astimezone(UTC)
-    return [now.replace(hour=now.hour - now.hour % every_hours, minute=0, second=0, microsecond=0)]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -540,62 +389,6 @@ def main(arguments: list[str] | None = None) -> None:
 def run_job(verb: str) -> None:
     """What a file of this folder does under spark-submit: one verb, with the job's own arguments."""
     main([verb, *sys.argv[1:]])
-
-
-def _run(
-    name: str,
-    config: list[Path],
-    as_of: str,
-    step: Callable[[SparkSession, Config, datetime], Summary],
-    *,
-    writes: bool = True,
-) -> None:
-    time, settings = parsed_as_of(as_of), load_config(config)
-    with _session(settings, name, writes=writes) as spark:
-        shown_step(name, lambda: step(spark, settings, time))
-
-
-def _run_of_model(name: str, config: list[Path], as_of: str, model: str, step: "ModelStep") -> None:
-    def of_model(spark: SparkSession, settings: Config, time: datetime) -> Summary:
-        return step(spark, settings, time, model_version=known_model(settings.root, model))
-
-    _run(name, config, as_of, of_model)
-
-
-def _raise_problems(summaries: Sequence[Summary]) -> None:
-    """End with the exit code of what stopped a part of the work, now that the rest is done."""
-    for summary in summaries:
-        if summary.problem is not None:
-            raise summary.problem
-
-
-@contextmanager
-def _session(
-    settings: Config, name: str, *, writes: bool = True, finishes_erasure: bool = False
-) -> Iterator[SparkSession]:
-    """A Spark session that ends with the command, also when it fails; alone on the root where it `writes`.
-
-    Raises:
-        ConfigError: it writes, and the root or a folder of it cannot be written.
-        UnsafeError: it writes, and an erasure was killed that this command does not finish.
-        CasprError: as `explained_failures`.
-    """
-    root = Path(settings.root)
-    with lease(settings.root, wait_seconds=settings.refresh.wait_seconds) if writes else nullcontext():
-        if writes:
-            demand_writable(settings.root)
-        if writes and not finishes_erasure:
-            refuse_unfinished(settings.root)
-        log_file = root / "logs" / "spark.log"
-        is_read_only = root.exists() and not os.access(root, os.W_OK)  # a reader's view of it: no log then
-        with explained_failures(settings.root, log=str(log_file)):
-            spark = spark_session(
-                f"caspr-spark {name}", settings.spark.settings, log_file=None if is_read_only else log_file
-            )
-            try:
-                yield spark
-            finally:
-                stop(spark)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

@@ -250,8 +250,7 @@ def _work(root: Path, _refreshes: int, _customers: int, _seed: int) -> None:
 
 def _session(root: Path) -> tuple[SparkSession, Config]:
     os.environ[RAW_VARIABLE] = str((root / "raw").resolve())
-    folder = Path(conf.__file__).parent
-    config = load_config([folder / "bank.yaml", folder / "soak.yaml"])
+    config = load_config([Path(conf.__file__).parent / "soak.yaml"])
     config = config.model_copy(update={"root": str((root / "tables").resolve())})
     log_file = root / "logs" / "spark.log"
     return spark_session("caspr-spark soak", config.spark.settings, log_file=log_file), config

@@ -166,7 +166,7 @@ def test_f17_a_refused_challenger_ends_a_refresh_that_did_the_rest_with_its_own_
         done = run_step("publish", lambda: Summary("publish", 7, 7))
         return [refused("m2", UnsafeError("m2/weights.safetensors: the file was changed"), run_step), done]
 
-    monkeypatch.setattr("jobs.cli._session", lambda *_arguments, **_settings: nullcontext())
+    monkeypatch.setattr("jobs.cli.session", lambda *_arguments, **_settings: nullcontext())
     monkeypatch.setattr("pipelines.refresh.refresh", refreshed)
     monkeypatch.setattr("pipelines.write_report.write_report", lambda *_arguments: Summary("report", 7, 1))
     code, out, err = outcome(capsys, "refresh", "--config", SHOP, "--as-of", AS_OF)
@@ -200,7 +200,7 @@ def test_the_root_is_left_to_others_while_a_model_is_trained(
     def retrained(*_arguments: object, run_step: Runner, **_settings: object) -> list[Summary]:
         return [run_step(name, partial(step, name)) for name in ("sequences", "pretrain", "embed")]
 
-    monkeypatch.setattr("jobs.cli.spark_session", lambda *_arguments, **_settings: MagicMock())
+    monkeypatch.setattr("jobs.running.spark_session", lambda *_arguments, **_settings: MagicMock())
     monkeypatch.setattr("pipelines.retrain.retrain", retrained)
     code, _, err = outcome(capsys, "retrain", "--config", SHOP, "--config", str(overlay), "--as-of", AS_OF)
     assert (code, err) == (0, "")

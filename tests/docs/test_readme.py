@@ -13,7 +13,7 @@ import pytest
 from caspr_spark import errors
 from caspr_spark.config import PretrainSection
 from caspr_spark.config_file import load_config
-from jobs.cli import parsed_as_of
+from jobs.options import parsed_as_of
 from schemas.embeddings import CUSTOMER_EMBEDDINGS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from caspr_spark.config_file import load_config
-from jobs.cli import parsed_as_of
+from jobs.options import parsed_as_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from caspr_spark.config_file import load_config
 from caspr_spark.reader import read_as_of, read_latest
 from caspr_spark.tables import changed_rows, read_table, table_version
-from jobs.cli import refresh_times
+from jobs.options import refresh_times
 from pipelines.build_events import build_events
 from pipelines.contracts import event_contract
 from pipelines.publish_embeddings import publish_embeddings

@@ -17,7 +17,7 @@ import yaml
 
 from caspr_spark.config_file import load_config
 from caspr_spark.errors import CasprError, ConfigError
-from jobs.cli import refresh_times
+from jobs.options import refresh_times
 from tests.schedules.programs import Home, home, parsed
 
 ROOT = Path(__file__).resolve().parents[2]

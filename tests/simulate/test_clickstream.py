@@ -14,7 +14,7 @@ from caspr_spark.config_file import load_config
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.simulate.clickstream import ACCOUNTS_FILE, CLICKS_FILE, clicks_of, write_clickstream
 from caspr_spark.tables import read_table
-from jobs.cli import parsed_as_of
+from jobs.options import parsed_as_of
 from pipelines.build_events import build_events
 from pipelines.build_sequences import build_sequences
 from pipelines.contracts import event_contract
