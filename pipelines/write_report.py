@@ -82,8 +82,9 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
     seen = _seen(spark, config, as_of, run_id=run_id, model_version=model_version)
     lengths = run.select("num_events").toPandas()["num_events"]
     customers = _customers(run, seen, config, as_of)
+    is_refresh = seen is not None and seen.kind == "refresh"
     shown = {
-        "events": _events_picture(spark, config, as_of, is_refresh=seen is not None and seen.kind == "refresh"),
+        "events": _events_picture(spark, config, as_of, is_refresh=is_refresh),
         "lengths": Shown(pictures.sequence_lengths(lengths, max_events=config.sequences.max_events)),
         "curve": _curve_picture(curve),
         "map": _map_picture(customers, config),
@@ -101,6 +102,8 @@ def write_report(spark: SparkSession, config: Config, as_of: datetime) -> Summar
         },
         models=models,
         made_from=inputs,
+        events_note=f"Shown are the last {config.report.refresh_days} days." if is_refresh else "",
+        max_events=config.sequences.max_events,
         accounts=_accounts(metrics),
         pictures=shown,
         drift_text=drift.text,

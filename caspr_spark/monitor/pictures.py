@@ -120,7 +120,7 @@ def customer_map(
     places: NDArray[np.float64], *, money: NDArray[np.float64], money_name: str, recency_days: NDArray[np.float64]
 ) -> str:
     """2-D places of customers, coloured by money (or whatever `money_name` says) and by recency."""
-    panels = [(f"coloured by {money_name}", money, "cividis", f"{money_name} before the as-of time")]
+    panels = [(f"coloured by {money_name}", money, "cividis", f"{money_name} in the sequence")]
     panels.append(("coloured by recency", recency_days, "cividis_r", "days since the last event"))
     order = np.random.default_rng(0).permutation(len(places))  # so that no part of the scale hides another
     with _figure(height=3.9, width=WIDTH * 1.05) as figure:

@@ -52,6 +52,10 @@ class Page:
     facts: Mapping[str, str]
     """Label -> value, for the head of the page."""
     made_from: str
+    events_note: str
+    """Which days the picture of events shows."""
+    max_events: int
+    """The longest sequence."""
     accounts: Sequence[Account]
     pictures: Mapping[str, Shown]
     """Of events, lengths, curve, map, drift, drift_runs, and one `roc: <task>` a task."""

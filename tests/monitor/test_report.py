@@ -22,6 +22,8 @@ def page(**changed: object) -> Page:
     content = {
         "facts": {"data set": "shop", "run": "r1"},
         "made_from": "0123456789abcdef",
+        "events_note": "",
+        "max_events": 64,
         "accounts": [],
         "pictures": nothing,
         "drift_text": "first run",
