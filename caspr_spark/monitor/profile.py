@@ -11,6 +11,8 @@ from schemas.vocabulary import FIRST_VALUE_ID, PADDING_ID, UNKNOWN_ID
 
 _MAX_VALUES = 100
 """Values kept of an attribute, the most frequent ones: at most 100 have 1 % or more."""
+_PROFILE = -1
+"""In the place of an event's number: the customer's profile."""
 
 
 def new_values(sequences: DataFrame, layout: Layout, *, since_micros: int, left_out: Sequence[str]) -> DataFrame:
@@ -22,64 +24,65 @@ def new_values(sequences: DataFrame, layout: Layout, *, since_micros: int, left_
     """
     num_new = F.size(F.filter("event_times", lambda time: time >= F.lit(since_micros)))
     by_customer = sequences.repartition("customer_id")  # what is counted of a customer then stays where it is
-    recent = by_customer.withColumn("num_new", num_new).withColumn("num_old", F.col("num_events") - F.col("num_new"))
-    sets = [(attribute.name, place == 0) for attribute in layout.sets for place in range(attribute.max_values)]
+    recent = by_customer.withColumns({"num_new": num_new, "num_old": F.col("num_events") - num_new})
+    # A row an event, and one for the profile: compiled code then, where functions of the elements would be interpreted.
+    rows = recent.select("*", F.explode(F.sequence(F.lit(_PROFILE), F.col("num_new") - 1)).alias("event"))
     ids = {
         "categorical": [(attribute.name, True) for attribute in layout.categorical],
-        "sets": sets,
+        "sets": [(attribute.name, place == 0) for attribute in layout.sets for place in range(attribute.max_values)],
         "profile_categorical": [(attribute.name, True) for attribute in layout.profile_categorical],
     }
     numbers = {"numerical": layout.numerical, "profile_numerical": layout.profile_numerical}
-    told = [_told_of_ids(array, slots) for array, slots in ids.items() if slots]
-    told += [_told_of_numbers(array, names) for array, names in numbers.items() if names]
-    exploded = recent.select("customer_id", F.explode(F.concat(*told)).alias("told")).where("told is not null")
-    counted = exploded.groupBy("told.measure", "told.name", "told.bin", "customer_id").agg(
+    told = [
+        one
+        for array, slots in ids.items()
+        for place, (name, tells_missing) in enumerate(slots)
+        if name not in left_out
+        for one in _told_of_id(name, _element(array, place, len(slots)), tells_missing=tells_missing)
+    ]
+    told += [
+        one
+        for array, names in numbers.items()
+        for place, name in enumerate(names)
+        for one in _told_of_number(name, _element(array, place, len(names)))
+    ]
+    exploded = rows.select("customer_id", F.explode(F.array(*told)).alias("told")).where("told is not null")
+    return exploded.groupBy("told.measure", "told.name", "told.bin", "customer_id").agg(
         F.count(F.lit(1)).alias("times")
     )
-    return counted.where(~F.col("name").isin(list(left_out)))
 
 
-def _told_of_ids(array: str, slots: Sequence[tuple[str, bool]]) -> Column:
-    """What each id of a flat array tells. Slots: attribute, and whether an empty slot says that it is missing."""
-
-    def told(id_: Column, place: Column) -> Column:
-        name = _of_slot([name for name, _ in slots], place)
-        tells_missing = _of_slot([tells for _, tells in slots], place)
-        is_present, is_known = id_ != PADDING_ID, id_ != UNKNOWN_ID
-        return F.array(
-            F.when(tells_missing, _bin("present", name, F.when(is_present, "present").otherwise("missing"))),
-            F.when(is_present, _bin("known", name, F.when(is_known, "known").otherwise("unknown"))),
-            F.when(id_ >= FIRST_VALUE_ID, _bin("value", name, id_.cast("string"))),
-        )
-
-    return F.flatten(F.transform(_elements(array, len(slots)), told))
+def _told_of_id(name: str, id_: Column, *, tells_missing: bool) -> list[Column]:
+    """What an id tells; `tells_missing`: whether an empty place says that the attribute is missing."""
+    is_present, is_known = id_ != PADDING_ID, id_ != UNKNOWN_ID
+    told = [
+        F.when(is_present, _bin("known", name, F.when(is_known, "known").otherwise("unknown"))),
+        F.when(id_ >= FIRST_VALUE_ID, _bin("value", name, id_.cast("string"))),
+    ]
+    if tells_missing:
+        told.append(F.when(id_.isNotNull(), _bin("present", name, F.when(is_present, "present").otherwise("missing"))))
+    return told
 
 
-def _told_of_numbers(array: str, names: Sequence[str]) -> Column:
-    def told(number: Column, place: Column) -> Column:
-        name, x = _of_slot(names, place), number.cast("double")
-        bin_ = F.floor(F.signum(x) * F.log1p(F.abs(x)) * NUMBER_BINS_A_UNIT).cast("int").cast("string")
-        return F.array(
-            _bin("present", name, F.when(F.isnan(x), "missing").otherwise("present")),
-            F.when(~F.isnan(x), _bin("number", name, bin_)),
-        )
-
-    return F.flatten(F.transform(_elements(array, len(names)), told))
+def _told_of_number(name: str, number: Column) -> list[Column]:
+    x = number.cast("double")
+    bin_ = F.floor(F.signum(x) * F.log1p(F.abs(x)) * NUMBER_BINS_A_UNIT).cast("int").cast("string")
+    return [
+        F.when(x.isNotNull(), _bin("present", name, F.when(F.isnan(x), "missing").otherwise("present"))),
+        F.when(~F.isnan(x) & x.isNotNull(), _bin("number", name, bin_)),
+    ]
 
 
-def _elements(array: str, width: int) -> Column:
-    """Of a flat array of events, those of the new ones; of a profile's array, all."""
+def _element(array: str, place: int, width: int) -> Column:
+    """What a flat array holds for the row's event, or for the profile; null where the row is of the other."""
     if array.startswith("profile_"):
-        return F.col(array)
-    return F.slice(array, F.col("num_old") * width + 1, F.col("num_new") * width)
+        return F.when(F.col("event") == _PROFILE, F.get(array, F.lit(place)))
+    index = (F.col("num_old") + F.col("event")) * width + place
+    return F.when(F.col("event") != _PROFILE, F.get(array, index))
 
 
-def _of_slot(values: Sequence[str | bool], place: Column) -> Column:
-    return F.element_at(F.array(*map(F.lit, values)), (place % len(values) + 1).cast("int"))
-
-
-def _bin(measure: str, name: Column, bin_: Column) -> Column:
-    return F.struct(F.lit(measure).alias("measure"), name.alias("name"), bin_.alias("bin"))
+def _bin(measure: str, name: str, bin_: Column) -> Column:
+    return F.struct(F.lit(measure).alias("measure"), F.lit(name).alias("name"), bin_.alias("bin"))
 
 
 def clustered_counts(values: DataFrame) -> DataFrame:

@@ -1,8 +1,9 @@
 """How much a run covers, and what it could not name: coverage, unknown shares, norms, lengths."""
 
 from datetime import datetime
+from functools import reduce
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from caspr_spark.manifest import Layout
@@ -46,22 +47,21 @@ def unknown_counts(sequences: DataFrame, layout: Layout) -> DataFrame:
         "sets": [attribute.name for attribute in layout.sets for _ in range(attribute.max_values)],
         "profile_categorical": [attribute.name for attribute in layout.profile_categorical],
     }
-    told = [_told(array, names) for array, names in slots.items() if names]
-    if not told:
-        return sequences.sparkSession.createDataFrame([], "attribute string, num_values bigint, num_unknown bigint")
-    return (
-        sequences.select(F.explode(F.concat(*told)).alias("value"))
-        .groupBy("value.attribute")
-        .agg(F.count(F.lit(1)).alias("num_values"), F.count_if("value.is_unknown").alias("num_unknown"))
+    counted = [_slot_counts(sequences, array, names) for array, names in slots.items() if names]
+    nothing = sequences.limit(0).select(*(F.lit(value).alias(name) for name, value in _NO_COUNTS.items()))
+    return reduce(DataFrame.unionByName, counted, nothing)
+
+
+_NO_COUNTS = {"attribute": "", "num_values": 0, "num_unknown": 0}
+
+
+def _slot_counts(sequences: DataFrame, array: str, names: list[str]) -> DataFrame:
+    """Counts of one flat array in which element i belongs to attribute `names[i % len(names)]`."""
+    elements = sequences.select(F.posexplode(array).alias("position", "id")).where(F.col("id") != PADDING_ID)
+    slots = elements.groupBy((F.col("position") % len(names)).alias("slot")).agg(
+        F.count(F.lit(1)).alias("num_values"), F.count_if(F.col("id") == UNKNOWN_ID).alias("num_unknown")
     )
-
-
-def _told(array: str, names: list[str]) -> Column:
-    """The values of a flat array in which element i belongs to attribute `names[i % len(names)]`."""
-
-    def told(id_: Column, place: Column) -> Column:
-        name = F.element_at(F.array(*map(F.lit, names)), (place % len(names) + 1).cast("int"))
-        value = F.struct(name.alias("attribute"), (id_ == UNKNOWN_ID).alias("is_unknown"))
-        return F.when(id_ != PADDING_ID, value)
-
-    return F.filter(F.transform(array, told), lambda value: value.isNotNull())
+    attribute = F.element_at(F.array(*(F.lit(name) for name in names)), F.col("slot") + 1)
+    return slots.groupBy(attribute.alias("attribute")).agg(
+        F.sum("num_values").alias("num_values"), F.sum("num_unknown").alias("num_unknown")
+    )
