@@ -58,7 +58,7 @@ def _share_unknown(
 ) -> float | None:
     """As the model reads the sequences; None where they have no values with ids."""
     layout = read_model(checkpoint_folder(root, model_version)).layout
-    if not manifest.files:
+    if not manifest.files or not (layout.categorical or layout.sets or layout.profile_categorical):
         return None
     counts = unknown_counts(known_sequences(spark, sequences_folder(root, as_of), manifest, layout), layout)
     found = counts.agg(F.try_divide(F.sum("num_unknown"), F.sum("num_values"))).first()

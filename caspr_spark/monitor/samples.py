@@ -25,14 +25,14 @@ def sampled_customers(
     """At most `size` customers of a run, always the same ones: customer_id, embedding, num_events, money, recency_days.
 
     `num_events` and `money` (a numerical attribute) are of the events in the sequence; money is 0 where none is
-    declared or known.
+    declared, or not known to the model.
     """
     sample = run.orderBy(F.xxhash64("customer_id"), "customer_id").limit(size).select("customer_id", "embedding")
     last = F.element_at("event_times", F.col("num_events"))
     seen = sequences.select(
         "customer_id",
         "num_events",
-        (_sum_of(money, layout) if money else F.lit(0.0)).alias("money"),
+        (_sum_of(money, layout) if money in layout.numerical else F.lit(0.0)).alias("money"),
         ((F.unix_micros(F.lit(as_of)) - last) / 86_400e6).alias("recency_days"),
     )
     return F.broadcast(sample).join(seen, on="customer_id", how="inner")
@@ -57,7 +57,8 @@ def typical_values(
     """What sets customers apart: customer_id, value, times, rank (1 is first), for the `customers` alone.
 
     Ranked by share · ln(share / everyone's share) of the values of a categorical or set attribute in the sequences, so
-    that what everybody goes for does not fill the list. Values that the model does not know are left out.
+    that what everybody goes for does not fill the list. Values and
+    attributes that the model does not know are left out.
     """
     values = sequences.select("customer_id", F.explode(_ids_of(attribute, layout)).alias("id"))
     everyone = values.groupBy("id").agg(F.count(F.lit(1)).alias("times_of_all"))
@@ -80,6 +81,8 @@ def _ids_of(attribute: str, layout: Layout) -> Column:
         "categorical": [one.name for one in layout.categorical],
         "sets": [one.name for one in layout.sets for _ in range(one.max_values)],
     }
-    array = "categorical" if attribute in names["categorical"] else "sets"
+    array = next((array for array, slots in names.items() if attribute in slots), None)
+    if array is None:
+        return F.array().cast("array<int>")
     own = F.array(*[F.lit(name == attribute) for name in names[array]])
     return F.filter(array, lambda id_, index: (id_ >= FIRST_VALUE_ID) & F.get(own, index % len(names[array])))

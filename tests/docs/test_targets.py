@@ -47,7 +47,7 @@ def ci_lines() -> list[list[str]]:
 
 
 def test_the_slow_tests_are_the_rest_of_the_tests() -> None:
-    assert recipe("test") == ['.venv/bin/python -m pytest -m "not slow"']
+    assert recipe("test") == ['.venv/bin/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile']
     assert recipe("test-slow") == [".venv/bin/python -m pytest -m slow"]
 
 

@@ -71,6 +71,8 @@ def test_typical_is_what_others_go_for_less(
     customers = spark.createDataFrame([("ann",), ("bob",)], "customer_id string")
     found = typical_values(sequences, LAYOUT, vocabulary, customers, attribute=attribute, num_values=2)
     assert sorted(tuple(row) for row in found.collect()) == sorted(expected)
+    nothing = typical_values(sequences, LAYOUT, vocabulary, customers, attribute="younger_than_the_model", num_values=2)
+    assert nothing.count() == 0
     first = typical_values(sequences, LAYOUT, vocabulary, customers.limit(1), attribute=attribute, num_values=1)
     assert first.count() == 1
 
