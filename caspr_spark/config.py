@@ -238,22 +238,22 @@ class VolumeSection(Section):
         return self.by_table.get(table, self.limits)
 
 
-class FreshnessLimit(Section):
-    """How old the newest event of a source may be."""
+class HoursLimit(Section):
+    """How far the newest event of a source may be from as_of."""
 
     max_hours: Annotated[float, Field(gt=0)] | None
-    """Hours from the newest event before as_of to as_of; null: any number."""
+    """null: any number."""
     on_fail: OnFail
 
 
-class FreshnessSection(Section):
-    """The age of each source's newest event."""
+class HoursSection(Section):
+    """How far each source's newest event may be from as_of."""
 
-    limit: FreshnessLimit
-    by_source: dict[Name, FreshnessLimit]
+    limit: HoursLimit
+    by_source: dict[Name, HoursLimit]
     """Limits of a source of its own, in place of `limit`."""
 
-    def of(self, source: str) -> FreshnessLimit:
+    def of(self, source: str) -> HoursLimit:
         return self.by_source.get(source, self.limit)
 
 
@@ -265,7 +265,10 @@ class EventsSection(Section):
     gate: dict[Name, Expectation]
     """For the finished events, before they are published."""
     volume: VolumeSection
-    freshness: FreshnessSection
+    freshness: HoursSection
+    """From the newest event before as_of to as_of."""
+    ahead: HoursSection
+    """From as_of to the newest event after it, of the rows that a refresh finds new."""
     on_new_column: OnFail
     """A column that is not declared and that earlier files, or others, do not have. warn: it is named and ignored."""
     on_unreadable_file: OnFail

@@ -189,6 +189,7 @@ def _contradictions(config: Config) -> list[tuple[Key, str]]:
     for field, names, tables in (
         ("volume.by_table", config.events.volume.by_table, config.activity_tables),
         ("freshness.by_source", config.events.freshness.by_source, config.sources),
+        ("ahead.by_source", config.events.ahead.by_source, config.sources),
     ):
         unknown = [name for name in names if name not in tables]
         problems += [

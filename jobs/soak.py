@@ -36,6 +36,7 @@ from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.lease import lease
 from caspr_spark.session import spark_session
+from caspr_spark.simulate.bank.batches import deliver_batch
 from caspr_spark.tables import read_table, table_path
 from jobs.bench_refresh import take_over_model
 from pipelines.build_events import build_events
@@ -111,7 +112,7 @@ def as_of_refresh(number: int) -> datetime:
 def _refresh_once(worker: "Worker", root: Path, record: Record, kill_share: float) -> None:
     number = record.num_done + 1
     dice = random.Random(f"{record.seed} {number} {record.num_kills}")
-    _deliver(root, FIRST_BATCHES + number - 1)
+    deliver_batch(root / "staged", root / "raw", FIRST_BATCHES + number - 1)
     usual = statistics.median(record.seconds[-20:]) if record.seconds else 60.0
     kill_after = dice.uniform(0, 1.1 * usual) if dice.random() < kill_share else None
     started = time.monotonic()
@@ -195,14 +196,6 @@ def _start(*arguments: Any) -> None:
     subprocess.run(_command(*arguments), check=True)
 
 
-def _deliver(root: Path, batch: int) -> None:
-    """Move a batch of each table to where the refresh looks; again, it does nothing."""
-    for staged in (root / "staged").glob(f"*/batch-{batch:06}"):
-        place = root / "raw" / staged.parent.name / staged.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        staged.rename(place)
-
-
 def _is_delivered(root: Path, batch: int) -> bool:
     """True where a soak that was stopped had begun with this batch: some of it may be taken already."""
     return any((root / "raw").glob(f"*/batch-{batch:06}"))
@@ -222,7 +215,7 @@ def _prepare(root: Path, refreshes: int, customers: int, seed: int) -> None:
         faults=() if (root / "staged" / "simulation.json").exists() else FAULTS,
     )
     for batch in range(FIRST_BATCHES):
-        _deliver(root, batch)
+        deliver_batch(root / "staged", root / "raw", batch)
     if not (Path(config.root) / RUNS.name).exists():
         full_build(spark, config, [as_of_refresh(0)])
     spark.stop()

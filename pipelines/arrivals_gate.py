@@ -1,10 +1,10 @@
-"""What arrived of each raw table, as the gate sees it: rows, against those of earlier runs, and the newest event."""
+"""What arrived of each raw table, as the gate sees it: rows, against those of earlier runs, and the newest events."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from functools import reduce
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark.config import Config
@@ -35,22 +35,25 @@ def judged_arrivals(
     *,
     interval: float | None,
 ) -> Judged:
-    """The verdicts on volume and freshness.
+    """The verdicts on volume, freshness and what is ahead of `as_of`.
 
     `rows_read`: of the tables of which anything arrived; None: nothing did, and volumes are not judged. `interval`: as
     `interval_hours` gives it.
     """
     usual = _usual_rows(spark, config, as_of, interval) if rows_read is not None else {}
     hours = _hours_since_newest(spark, config, as_of, tables, with_known=interval != 0)
+    ahead = _hours_ahead(config, as_of, tables) if interval != 0 else {}  # all there is may go far beyond as_of
     arrived = {
         name: Arrived(
             rows=None if rows_read is None else rows_read.get(name, 0),
             usual_rows=usual.get(name, []),
             hours=hours.get(name),
+            hours_ahead=ahead.get(name),
         )
         for name in config.activity_tables
     }
-    return arrival_verdicts(arrived, volume=config.events.volume, freshness=config.events.freshness)
+    events = config.events
+    return arrival_verdicts(arrived, volume=events.volume, freshness=events.freshness, ahead=events.ahead)
 
 
 def _usual_rows(spark: SparkSession, config: Config, as_of: datetime, interval: float | None) -> dict[str, list[float]]:
@@ -79,12 +82,7 @@ def _hours_since_newest(
     if not limits:
         return {}
     before = F.col("event_time") < F.lit(as_of)
-    parts = [
-        table.rows.where(F.col("ending").isNull() & before).select(F.lit(name).alias("source"), "event_time")
-        for name, table in tables.items()
-        if name in limits
-    ]
-    hours = _hours(reduce(DataFrame.unionAll, parts), as_of) if parts else {}
+    hours = _hours_of_arrived(tables, limits, before, as_of)
     if with_known:
         events = read_table(spark, event_contract(config), config.root).where(before).select("source", "event_time")
         newest = as_of - timedelta(hours=max(limits.values()))
@@ -93,6 +91,26 @@ def _hours_since_newest(
                 found = _hours(known.where(F.col("source").isin(old)), as_of)
                 hours |= {name: min(hours.get(name, value), value) for name, value in found.items()}
     return hours
+
+
+def _hours_ahead(config: Config, as_of: datetime, tables: Mapping[str, JudgedTable]) -> dict[str, float]:
+    """Source -> hours from `as_of` to its newest event, at least 0, of what arrived of those with a limit."""
+    limits = [name for name in config.sources if config.events.ahead.of(name).max_hours]
+    after = F.col("event_time") >= F.lit(as_of)
+    found = _hours_of_arrived(tables, limits, after, as_of)
+    return {name: -found.get(name, 0.0) for name in limits if name in tables}
+
+
+def _hours_of_arrived(
+    tables: Mapping[str, JudgedTable], names: Collection[str], condition: Column, as_of: datetime
+) -> dict[str, float]:
+    """`_hours` of the arrived events of these sources that meet a condition."""
+    parts = [
+        table.rows.where(F.col("ending").isNull() & condition).select(F.lit(name).alias("source"), "event_time")
+        for name, table in tables.items()
+        if name in names
+    ]
+    return _hours(reduce(DataFrame.unionAll, parts), as_of) if parts else {}
 
 
 def _hours(events: DataFrame, as_of: datetime) -> dict[str, float]:

@@ -12,8 +12,8 @@ from pipelines.gate_run import GateRun
 
 _MEND = "mend the raw tables, or change the check's max_failed_share or on_fail in the configuration"
 _WAIT = (
-    "nothing was taken: run again when the rest has arrived; if all is right, change the limits of events.volume or "
-    "events.freshness, or on_fail, in the configuration"
+    "nothing was taken: run again when the rest has arrived; if all is right, change the limits of events.volume, "
+    "events.freshness or events.ahead, or on_fail, in the configuration"
 )
 
 

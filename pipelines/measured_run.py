@@ -110,15 +110,19 @@ def measured_run(
         metrics |= _distance_metrics(numbers)
     profile: list[ProfileNumber] = []
     by_segment: dict[str, dict[str, Floats]] = {}
-    if (values := _new_values(spark, config, run)) is not None:
-        values = keep(values)
+    since = _micros_of_run_before(spark, config, run)
+    # Without a run before there is no distance either.
+    interval_days = 0.0 if since is None else (run.as_of.timestamp() * 1e6 - since) / 86_400e6
+    if since is not None and run.sequences is not None:
+        values = keep(new_values(run.sequences, run.layout, since_micros=since, left_out=config.sequences.time_parts))
         vocabulary = read_table(spark, VOCABULARY, config.root)
         profile = profile_numbers(named_values(clustered_counts(values), vocabulary).collect())
         told_by = [attribute.name for attribute in run.layout.profile_categorical]
         told_by += [config.report.describe_by] if config.report.describe_by else []
         if with_segments and told_by:
             own = segments(values, vocabulary, attributes=told_by)
-            for segment, rows in _by(segment_counts(distances, own, max_segments=_MAX_SEGMENTS).collect(), "segment"):
+            counted = segment_counts(distances, own, interval_days=interval_days, max_segments=_MAX_SEGMENTS)
+            for segment, rows in _by(counted.collect(), "segment"):
                 by_segment[segment] = distances_by_stratum(rows)
     coordinates = sorted(coordinate_numbers(run.rows).collect(), key=lambda row: row["coordinate"])
     of_profile = sketch_of(run.run_id, run.as_of, run.kind, profile=profile, drift=[])
@@ -127,7 +131,7 @@ def measured_run(
         num_customers=int(
             metrics["customers_embedded", ""] - metrics["zero_vectors", ""] - metrics["not_finite_vectors", ""]
         ),
-        distances=distances_by_stratum(distance_counts(distances).collect()),
+        distances=distances_by_stratum(distance_counts(distances, interval_days=interval_days).collect()),
         means=np.array([row["mean"] for row in coordinates]),
         variances=np.array([row["variance"] for row in coordinates]),
     )
@@ -158,14 +162,13 @@ def _vectors_before(spark: SparkSession, config: Config, run: PublishedRun, keep
     return older_vectors(run.history, run.rows)
 
 
-def _new_values(spark: SparkSession, config: Config, run: PublishedRun) -> DataFrame | None:
-    """`new_values` since the model's run before, or any model's where this is its first; None where there is none."""
+def _micros_of_run_before(spark: SparkSession, config: Config, run: PublishedRun) -> int | None:
+    """as_of (microseconds since 1970-01-01 UTC) of the model's run before, or any model's where this is its first; None
+    where there is none."""
     own = F.when(F.col("model_version") == run.model_version, F.col("as_of"))
     earlier = _runs(spark, config, run).where(F.col("as_of") < F.lit(run.as_of))
     before = earlier.agg(F.unix_micros(F.coalesce(F.max(own), F.max("as_of")))).first()
-    if before is None or before[0] is None or run.sequences is None:
-        return None
-    return new_values(run.sequences, run.layout, since_micros=before[0], left_out=config.sequences.time_parts)
+    return None if before is None else before[0]
 
 
 def _runs(spark: SparkSession, config: Config, run: PublishedRun) -> DataFrame:

@@ -23,7 +23,7 @@ from caspr_spark.lineage import fingerprint
 from caspr_spark.tables import is_missing_file
 
 _NARROWED = "  the source's types were narrowed; if that is meant, run refresh with --compare-all"
-_OF_ARRIVALS = {"events": {"volume", "freshness"}}
+_OF_ARRIVALS = {"events": {"volume", "freshness", "ahead"}}
 """What is asked of arrivals as a whole changes no row."""
 _CHANGE = "_change_type"
 _CHANGE_COLUMNS = (_CHANGE, "_commit_version", "_commit_timestamp")

@@ -46,9 +46,14 @@ def _new_columns(place: InputPosition, known: InputPosition) -> dict[str, str]:
     """Column -> a file that has it, of those that no file taken before has; without any, that not all files have."""
     readable = [schema for schema in place.schemas if not schema.error]
     taken = [schema for schema in known.schemas if not schema.error]
-    found = {name: schema.files[0] for schema in reversed(readable) for name in schema.columns.names}
+    found = {name: _first_new(schema, known) for schema in reversed(readable) for name in schema.columns.names}
     common = set.union(*_names(taken)) if taken else set.intersection(*_names(readable)) if readable else set()
     return {name: file for name, file in sorted(found.items()) if name not in common}
+
+
+def _first_new(schema: FileSchema, known: InputPosition) -> str:
+    """Of the files that share a schema, one that was not taken before, if there is one: all JSON files share theirs."""
+    return next((path for path in schema.files if path not in known.files), schema.files[0])
 
 
 def _names(schemas: list[FileSchema]) -> list[set[str]]:

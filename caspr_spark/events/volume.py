@@ -1,4 +1,4 @@
-"""The verdicts on what arrived of each raw table: how many rows, and how old the newest event is."""
+"""The verdicts on what arrived of each raw table: how many rows, and how far from as_of the newest event is."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from caspr_spark.config import FreshnessLimit, FreshnessSection, OnFail, VolumeLimits, VolumeSection
+from caspr_spark.config import HoursLimit, HoursSection, OnFail, VolumeLimits, VolumeSection
 from caspr_spark.gate import Judged, Verdict, validated
 
 
@@ -18,7 +18,9 @@ class Arrived(NamedTuple):
     usual_rows: Sequence[float]
     """Rows read by the last runs of the same kind."""
     hours: float | None
-    """Hours from the newest event to the run's as_of; None: not measured."""
+    """Hours from the newest event before the run's as_of to it; None: not measured."""
+    hours_ahead: float | None = None
+    """Hours from as_of to the newest event, at least 0; None: not measured."""
 
 
 class _Check(NamedTuple):
@@ -32,8 +34,10 @@ class _Check(NamedTuple):
     text: str
 
 
-def arrival_verdicts(tables: Mapping[str, Arrived], *, volume: VolumeSection, freshness: FreshnessSection) -> Judged:
-    """Two verdicts on each raw table, as far as there are limits, and for the volume `volume.min_runs` runs before."""
+def arrival_verdicts(
+    tables: Mapping[str, Arrived], *, volume: VolumeSection, freshness: HoursSection, ahead: HoursSection
+) -> Judged:
+    """Three verdicts on each raw table, where there are limits; on its volume with `volume.min_runs` runs before."""
     import great_expectations.expectations as gxe
 
     checks: dict[str, _Check] = {}
@@ -43,6 +47,8 @@ def arrival_verdicts(tables: Mapping[str, Arrived], *, volume: VolumeSection, fr
             checks[f"{name}: rows that arrived"] = check
         if check := _freshness(name, arrived, freshness.of(name)):
             checks[f"{name}: hours since the newest event"] = check
+        if check := _ahead(name, arrived, ahead.of(name)):
+            checks[f"{name}: hours that the newest event is ahead"] = check
     found = validated(
         pd.DataFrame([{column: float(check.number) for column, check in checks.items()}]),
         {
@@ -71,8 +77,15 @@ def _volume(name: str, arrived: Arrived, limits: VolumeLimits) -> _Check | None:
     return _Check(f"{name}.volume", arrived.rows, least, most, limits.on_fail, text)
 
 
-def _freshness(name: str, arrived: Arrived, limit: FreshnessLimit) -> _Check | None:
+def _freshness(name: str, arrived: Arrived, limit: HoursLimit) -> _Check | None:
     if arrived.hours is None or limit.max_hours is None:
         return None
     text = f"{name}: the newest event is {arrived.hours:,.1f} hours older than as_of; {limit.max_hours:,} may be"
     return _Check(f"{name}.freshness", arrived.hours, None, limit.max_hours, limit.on_fail, text)
+
+
+def _ahead(name: str, arrived: Arrived, limit: HoursLimit) -> _Check | None:
+    if arrived.hours_ahead is None or limit.max_hours is None:
+        return None
+    text = f"{name}: the newest event is {arrived.hours_ahead:,.1f} hours later than as_of; {limit.max_hours:,} may be"
+    return _Check(f"{name}.ahead", arrived.hours_ahead, None, limit.max_hours, limit.on_fail, text)

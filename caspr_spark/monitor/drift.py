@@ -12,7 +12,7 @@ from caspr_spark.monitor.sketch import DISTANCE_BINS_A_DECADE, DISTANCE_EDGES
 
 QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 _GAPS = {0.5: "under 12 hours", 2: "12 hours to 2 days", 8: "2 to 8 days", 32: "8 to 32 days"}
-"""Days from the older to the newer vector, exclusive -> name."""
+"""Days, exclusive -> name: from the older to the newer vector, and from the run before to the run."""
 _LONGEST_GAP = "over 32 days"
 
 
@@ -101,18 +101,22 @@ def distance_numbers(distances: DataFrame) -> DataFrame:
     ).select("num_compared", "num_with_new_events", "num_zero", "num_not_finite", "mean", "quantiles.*")
 
 
-def distance_counts(distances: DataFrame) -> DataFrame:
-    """`cosine_distances` -> stratum, bin (of DISTANCE_EDGES), num_customers. A stratum is the gap in time and whether
-    there were new events."""
+def distance_counts(distances: DataFrame, *, interval_days: float) -> DataFrame:
+    """`cosine_distances` -> stratum, bin (of DISTANCE_EDGES), num_customers. A stratum is the gap in time, whether
+    there were new events, and the days since the run before.
+
+    With a gap of three days, a customer of a daily run has the events of one day, and stayed away on the other two; one
+    of a run that catches up on three days may have those of all.
+    """
     known = distances.where(F.col("distance").isNotNull())
-    binned = known.select(_stratum().alias("stratum"), _distance_bin().alias("bin"))
+    binned = known.select(_stratum(interval_days).alias("stratum"), _distance_bin().alias("bin"))
     return binned.groupBy("stratum", "bin").agg(F.count(F.lit(1)).alias("num_customers"))
 
 
-def segment_counts(distances: DataFrame, segments: DataFrame, *, max_segments: int) -> DataFrame:
+def segment_counts(distances: DataFrame, segments: DataFrame, *, interval_days: float, max_segments: int) -> DataFrame:
     """`distances` and customer_id, segment -> segment, stratum, bin, num_customers, of the largest segments."""
     known = distances.where(F.col("distance").isNotNull())
-    binned = known.select("customer_id", _stratum().alias("stratum"), _distance_bin().alias("bin"))
+    binned = known.select("customer_id", _stratum(interval_days).alias("stratum"), _distance_bin().alias("bin"))
     counted = (
         binned.join(segments, on="customer_id", how="inner")
         .groupBy("segment", "stratum", "bin")
@@ -133,11 +137,13 @@ def coordinate_numbers(run: DataFrame) -> DataFrame:
     return numbers.groupBy("coordinate").agg(F.mean(unit).alias("mean"), F.var_pop(unit).alias("variance"))
 
 
-def _stratum() -> Column:
+def _stratum(interval_days: float) -> Column:
     gap = F.lit(_LONGEST_GAP)
     for days, name in reversed(_GAPS.items()):
         gap = F.when(F.col("gap_days") < days, name).otherwise(gap)
-    return F.concat(F.when(F.col("has_new_events"), "new events, ").otherwise("no new events, "), gap)
+    interval = next((name for days, name in _GAPS.items() if interval_days < days), _LONGEST_GAP)
+    new = F.when(F.col("has_new_events"), "new events, ").otherwise("no new events, ")
+    return F.concat(new, gap, F.lit(f", run after {interval}"))
 
 
 def _distance_bin() -> Column:

@@ -1,8 +1,8 @@
-"""What arrived of a raw table, judged by earlier runs and by the age of its newest event."""
+"""What arrived of a raw table, judged by earlier runs and by how far its newest event is from as_of."""
 
 import pytest
 
-from caspr_spark.config import FreshnessSection, VolumeSection
+from caspr_spark.config import HoursSection, VolumeSection
 from caspr_spark.events.volume import Arrived, arrival_verdicts
 from caspr_spark.gate import Verdict
 
@@ -12,8 +12,9 @@ OFTEN = [100.0] * 8
 
 def verdict(arrived: Arrived, **by_table: object) -> Verdict | None:
     volume = VolumeSection.model_validate({"num_runs": 10, "min_runs": 8, "limits": LIMITS, "by_table": by_table})
-    freshness = FreshnessSection.model_validate({"limit": {"max_hours": 24, "on_fail": "stop"}, "by_source": {}})
-    verdicts = arrival_verdicts({"orders": arrived}, volume=volume, freshness=freshness).verdicts
+    freshness = HoursSection.model_validate({"limit": {"max_hours": 24, "on_fail": "stop"}, "by_source": {}})
+    ahead = HoursSection.model_validate({"limit": {"max_hours": 0.5, "on_fail": "stop"}, "by_source": {}})
+    verdicts = arrival_verdicts({"orders": arrived}, volume=volume, freshness=freshness, ahead=ahead).verdicts
     return verdicts[0] if verdicts else None
 
 
@@ -50,3 +51,11 @@ def test_an_old_newest_event_is_stale(hours: float, passes: bool) -> None:
     assert found is not None
     assert (found.check, found.passed, found.on_fail) == ("orders.freshness", passes, "stop")
     assert found.detail == f"orders: the newest event is {hours} hours older than as_of; 24.0 may be"
+
+
+@pytest.mark.parametrize(("hours", "passes"), [(0.0, True), (0.5, True), (1.5, False)])
+def test_f55_an_event_after_as_of_is_ahead(hours: float, passes: bool) -> None:
+    found = verdict(Arrived(None, [], None, hours))
+    assert found is not None
+    assert (found.check, found.passed, found.on_fail) == ("orders.ahead", passes, "stop")
+    assert found.detail == f"orders: the newest event is {hours} hours later than as_of; 0.5 may be"

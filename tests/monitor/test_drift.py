@@ -45,7 +45,7 @@ def test_f84_zero_and_nan_are_counted_and_never_averaged_in(spark: SparkSession)
     numbers = distance_numbers(distances).collect()[0]
     assert (numbers["num_compared"], numbers["num_zero"], numbers["num_not_finite"]) == (2, 1, 2)
     assert (numbers["mean"], numbers["p50"], numbers["p95"]) == pytest.approx((0.5, 0.5, 0.95))
-    assert sum(row["num_customers"] for row in distance_counts(distances).collect()) == 2
+    assert sum(row["num_customers"] for row in distance_counts(distances, interval_days=1).collect()) == 2
     means = {
         row["coordinate"]: (row["mean"], row["variance"]) for row in coordinate_numbers(vectors(spark, newer)).collect()
     }
@@ -61,7 +61,8 @@ def test_f84_null_element_and_other_length_have_no_distance(spark: SparkSession)
 def test_f80_unchanged_vectors_have_moved_nowhere(spark: SparkSession) -> None:
     same = {f"c{number}": [float(number + 1), 1.0] for number in range(40)}
     distances = cosine_distances(vectors(spark, same, day=7), vectors(spark, same))
-    assert [tuple(row) for row in distance_counts(distances).collect()] == [("no new events, 2 to 8 days", 0, 40)]
+    found = [tuple(row) for row in distance_counts(distances, interval_days=7).collect()]
+    assert found == [("no new events, 2 to 8 days, run after 2 to 8 days", 0, 40)]
 
 
 def test_distances_are_counted_by_gap_and_new_events_in_equal_steps_of_their_logarithm(spark: SparkSession) -> None:
@@ -76,16 +77,24 @@ def test_distances_are_counted_by_gap_and_new_events_in_equal_steps_of_their_log
         vectors(spark, {"f": at(2.0)}, day=32, num_events=2),
     ]
     moved = cosine_distances(newer[0].union(newer[1]).union(newer[2]).union(newer[3]), older)
-    found = {(row["stratum"], row["bin"]): row["num_customers"] for row in distance_counts(moved).collect()}
+    counted = distance_counts(moved, interval_days=0.25).collect()
+    found = {(row["stratum"], row["bin"]): row["num_customers"] for row in counted}
     # eight bins a decade from 1e-6 on: 0.01 begins bin 33, 0.0133 bin 34, 0.0178 bin 35, 0.422 bin 46, 1 bin 49
     assert found == {
-        ("no new events, under 12 hours", 33): 2,
-        ("no new events, under 12 hours", 35): 1,
-        ("new events, 12 hours to 2 days", 46): 1,
-        ("no new events, 8 to 32 days", 49): 1,
-        ("new events, over 32 days", 51): 1,
+        ("no new events, under 12 hours, run after under 12 hours", 33): 2,
+        ("no new events, under 12 hours, run after under 12 hours", 35): 1,
+        ("new events, 12 hours to 2 days, run after under 12 hours", 46): 1,
+        ("no new events, 8 to 32 days, run after under 12 hours", 49): 1,
+        ("new events, over 32 days, run after under 12 hours", 51): 1,
     }
     assert list(np.searchsorted(DISTANCE_EDGES, [0.011, 0.013, 0.02, 0.5, 2.0], side="right")) == [33, 33, 35, 46, 51]
+
+
+def test_f64_a_run_that_catches_up_is_not_compared_with_shorter_ones(spark: SparkSession) -> None:
+    moved = cosine_distances(vectors(spark, {"a": [0.0, 1.0]}, day=3, num_events=9), vectors(spark, {"a": [1.0, 0.0]}))
+    daily, late = (distance_counts(moved, interval_days=days).collect() for days in (1, 3))
+    assert [row["stratum"] for row in daily] == ["new events, 2 to 8 days, run after 12 hours to 2 days"]
+    assert [row["stratum"] for row in late] == ["new events, 2 to 8 days, run after 2 to 8 days"]
 
 
 def test_the_largest_segments_are_counted(spark: SparkSession) -> None:
@@ -99,8 +108,9 @@ def test_the_largest_segments_are_counted(spark: SparkSession) -> None:
         ("d", "region=east"),
     ]
     own = spark.createDataFrame(rows, "customer_id string, segment string")
-    found = [tuple(row) for row in segment_counts(moved, own, max_segments=2).orderBy("segment").collect()]
-    gap = "no new events, 12 hours to 2 days"
+    counted = segment_counts(moved, own, interval_days=1, max_segments=2)
+    found = [tuple(row) for row in counted.orderBy("segment").collect()]
+    gap = "no new events, 12 hours to 2 days, run after 12 hours to 2 days"
     assert found == [("region=north", gap, 49, 2), ("region=south", gap, 0, 1)]
 
 

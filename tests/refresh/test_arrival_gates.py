@@ -71,8 +71,8 @@ def test_a_stop_for_its_volume_takes_nothing_and_more_rows_go_through(spark: Spa
         "the gate stopped the run; the tables are as they were:",
         "  - orders: 4 rows arrived; 5 to 30 are expected, as the median of the last 2 runs of the kind is 10",
         "  - clicks: 0 rows arrived; 2 to 12 are expected, as the median of the last 2 runs of the kind is 4",
-        "nothing was taken: run again when the rest has arrived; if all is right, change the limits of events.volume "
-        "or events.freshness, or on_fail, in the configuration",
+        "nothing was taken: run again when the rest has arrived; if all is right, change the limits of events.volume, "
+        "events.freshness or events.ahead, or on_fail, in the configuration",
         f"Data Docs: {config.root}/data_docs/20240104T000000Z-events.html",
     ]
     assert last_commit_notes(spark, event_contract(config), config.root) == before
@@ -121,3 +121,22 @@ def test_freshness_is_judged_by_what_arrived_and_what_is_known(spark: SparkSessi
 
     with pytest.raises(GateError, match=r"clicks: the newest event is 36\.0 hours"):  # though nothing arrived
         refresh_events(spark, config, START + timedelta(hours=18))
+
+
+def test_f55_new_rows_from_after_as_of_stop_a_refresh_but_no_build(spark: SparkSession, tmp_path: Path) -> None:
+    config = config_for(tmp_path, ahead={"by_source": {"clicks": {"max_hours": 0.1, "on_fail": "stop"}}})
+    for table in ("orders", "clicks"):
+        arrive(tmp_path, table, "a", rows=2, day=3)
+    build_events(spark, config, START)  # a build over files of many days: later events are no news
+    published(spark, config, days=1, orders=2.0, clicks=2.0)
+    before = last_commit_notes(spark, event_contract(config), config.root)
+
+    for table in ("orders", "clicks"):
+        arrive(tmp_path, table, "b", rows=2, day=2)
+    with pytest.raises(GateError) as error:
+        refresh_events(spark, config, START + timedelta(days=2))
+    assert str(error.value).splitlines()[1:2] == [
+        "  - clicks: the newest event is 6.0 hours later than as_of; 0.1 may be"
+    ]
+    assert last_commit_notes(spark, event_contract(config), config.root) == before
+    assert refresh_events(spark, config, START + timedelta(days=3)).rows_in == 4

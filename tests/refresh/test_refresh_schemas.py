@@ -121,6 +121,10 @@ def test_f32_f33_f34_f36_a_refresh_stops_at_files_that_do_not_fit(spark: SparkSe
     csv.write_text(f"customer,at,price,utm\nann,{TIME},1,mail\n")
     assert f"lines: new column 'utm' (e.g. in file:{csv}) is not declared" in stopped()
     csv.unlink()
+    view(folder, "b", page="home")
+    json_file = folder / "views" / "b.json"
+    assert f"views: new column 'page' (e.g. in file:{json_file}) is not declared" in stopped()
+    json_file.unlink()
     payment(folder, "b", amount=7, kind="int32")
     assert f"payments: column 'amount' is int in file:{parquet} and was bigint" in stopped()
     parquet.write_text("no table\n")

@@ -24,7 +24,7 @@ from caspr_spark.simulate.bank.faults import (
     with_arrivals,
     with_wrong_values,
 )
-from caspr_spark.simulate.bank.tables import RawTable
+from caspr_spark.simulate.bank.tables import TABLES, RawTable
 
 ROWS_PER_FILE = 500_000  # about, of a customer's five rows a day
 _CSV_TIME = "yyyy-MM-dd HH:mm:ss"
@@ -34,6 +34,15 @@ _FORMATS = {"csv": "csv", "json": "text", "parquet": "parquet"}  # JSON as lines
 
 def batch_folder(folder: Path, table: str, batch: int) -> Path:
     return folder / table / f"batch-{batch:06d}"
+
+
+def deliver_batch(staged: Path, folder: Path, batch: int) -> None:
+    """Move what `staged` holds of a batch into `folder`, as if it arrived now; again, it does nothing."""
+    for table in TABLES:
+        arrived, place = (batch_folder(parent, table, batch) for parent in (staged, folder))
+        if arrived.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            arrived.rename(place)
 
 
 def batch_rows(
