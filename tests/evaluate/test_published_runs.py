@@ -20,6 +20,7 @@ from caspr_spark.manifest import (
     Layout,
     SequenceFile,
     SequenceManifest,
+    SetAttribute,
     read_manifest,
     sequences_folder,
     write_manifest,
@@ -43,8 +44,9 @@ from tests.models.registered import register
 FIRST, SECOND = datetime(2017, 10, 1, tzinfo=UTC), datetime(2017, 10, 8, tzinfo=UTC)
 NUM_CUSTOMERS = 120
 PAGE, REGION = (CategoricalAttribute(name=name, num_ids=5) for name in ("page", "region"))
+TAGS = SetAttribute(name="tags", num_ids=5, max_values=2)
 LAYOUT = Layout(
-    max_events=2, categorical=(PAGE,), sets=(), numerical=(), profile_categorical=(REGION,), profile_numerical=()
+    max_events=2, categorical=(PAGE,), sets=(TAGS,), numerical=(), profile_categorical=(REGION,), profile_numerical=()
 )
 SCRIPT = "<script>alert(1)</script>"
 OVERLAY = """
@@ -77,6 +79,7 @@ def lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Confi
     config = load_config([overlay])
     write_table(event_rows(spark), event_contract(config), config.root, made_from="raw")
     words = [("page", "home", 3, 60), ("page", "help", 4, 60), ("region", "north", 3, 60), ("region", "south", 4, 60)]
+    words += [("tags", SCRIPT, 3, 240), ("tags", "t0", 4, 120)]
     vocabulary = spark.createDataFrame(words, "attribute string, value string, id int, num_occurrences bigint")
     write_table(vocabulary, VOCABULARY, config.root)
     for as_of, turned in ((FIRST, 0), (SECOND, 40)):
@@ -148,18 +151,19 @@ def publish(spark: SparkSession, config: Config, run: Any, as_of: datetime, *, m
 def write_sequences(
     spark: SparkSession, config: Config, as_of: datetime, *, touched: int | None = None, unknown: bool = False
 ) -> None:
-    """Two events each, the newer one an hour old, with a page: `home`, then `help` or (a quarter of all) unknown.
+    """Two events each, the newer one an hour old, with tags and a page: `home`, then `help` or (a quarter of all)
+    unknown.
 
     `touched`: a refresh, of the first so many customers; `unknown`: all newer pages are.
     """
     folder = sequences_folder(config.root, as_of)
     times = [round((as_of - timedelta(hours=hours)).timestamp() * 1_000_000) for hours in (200, 1)]
     rows = [
-        (f"c{number:03}", 2, times, [3, 1 if unknown or number % 2 else 4], [3 + number % 2])
+        (f"c{number:03}", 2, times, [3, 1 if unknown or number % 2 else 4], [3, 4, 3, 0], [3 + number % 2])
         for number in range(touched or NUM_CUSTOMERS)
     ]
     columns = (
-        "customer_id string, num_events int, event_times array<bigint>, categorical array<int>, "
+        "customer_id string, num_events int, event_times array<bigint>, categorical array<int>, sets array<int>, "
         "profile_categorical array<int>"
     )
     spark.createDataFrame(rows, columns).write.parquet(str(folder))
