@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 
 Keep = Callable[[DataFrame], DataFrame]
 
-_SCRATCH = "scratch"
+SCRATCH = "scratch"
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def written_aside(root: str) -> Iterator[Keep]:
     What is made of the table is then planned from its files alone. Where tables are made of one another several times
     over, Spark otherwise plans all of their past each time, which takes far longer than the rows do.
     """
-    folder = Path(root) / _SCRATCH / uuid4().hex
+    folder = Path(root) / SCRATCH / uuid4().hex
     try:
 
         def write(table: DataFrame) -> DataFrame:
@@ -49,4 +49,4 @@ def written_aside(root: str) -> Iterator[Keep]:
 
 def remove_scratch(root: str) -> None:
     """Delete what killed steps left of `written_aside`."""
-    shutil.rmtree(Path(root) / _SCRATCH, ignore_errors=True)
+    shutil.rmtree(Path(root) / SCRATCH, ignore_errors=True)

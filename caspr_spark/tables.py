@@ -205,6 +205,14 @@ def _change_feed(spark: SparkSession, contract: Contract, root: str, *, first: i
     return feed.option("endingVersion", last).load(table_path(contract, root))
 
 
+def has_its_files(table: DataFrame) -> bool:
+    """False for an old version of a table some of whose files were vacuumed."""
+    spark = table.sparkSession
+    jvm, configuration = spark._jvm, spark._jsc.hadoopConfiguration()
+    paths = (jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(file)) for file in table.inputFiles())  # type: ignore[union-attr]
+    return all(path.getFileSystem(configuration).exists(path) for path in paths)
+
+
 def is_missing_file(error: Exception) -> bool:
     """True for what Spark raises where a file of a version, or of its changes, was vacuumed, or its log cut."""
     return any(sign in str(error) for sign in ("FileNotFound", "FILE_NOT_EXIST"))

@@ -201,6 +201,9 @@ def _customers_to_look_at(
     full = run_before(spark, config.root, as_of=as_of, model_version=previous.model_version, kind="full")
     if full is not None:  # whoever has events got a vector then; the others are to be removed
         too_old.append(full.as_of)
+    if previous.kind == "full":  # also those with a vector as of the same time, of a run before that one
+        is_of_another = (F.col("as_of") == F.lit(previous.as_of)) & (F.col("run_id") != previous.run_id)
+        touched = touched.union(latest.where(is_of_another).select("customer_id")).distinct()
     return touched.union(stale_customers(latest, before=max(too_old))).distinct() if too_old else touched
 
 

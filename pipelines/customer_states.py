@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from caspr_spark.config import Config
 from caspr_spark.events.states import customer_states, newest_states
-from caspr_spark.tables import last_commit_notes, read_table, table_version, write_table
+from caspr_spark.tables import has_its_files, last_commit_notes, read_table, table_version, write_table
 from pipelines.contracts import event_contract, state_contract
 
 _ROWS_A_CUSTOMER = 2
@@ -35,12 +35,15 @@ def next_state_number(spark: SparkSession, config: Config) -> int:
 def states_in_step(spark: SparkSession, config: Config, *, customers: DataFrame | None = None) -> DataFrame | None:
     """The states of these customers (None: all) that go with the newest commit of `events`, one row a customer.
 
-    None where the table has none, or holds fewer events of a customer than sequences have.
+    None where the table has none, or holds fewer events of a customer than sequences have, or where maintenance has
+    removed files of that version: it joins small ones, and then no run may have followed within its retention.
     """
     noted = _noted(spark, config)
     if noted.get("max_events", 0) < config.sequences.max_events or "number_anew" not in noted:
         return None
     states = read_table(spark, state_contract(config), config.root, version=noted["version"])
+    if not has_its_files(states):
+        return None
     has_added = noted["num_rows"] != noted["num_rows_anew"]
     if customers is None:
         return newest_states(states) if has_added else states

@@ -28,7 +28,8 @@ from pipelines.refresh_events import refresh_events
 from pipelines.write_report import write_report
 from schemas.events import REJECTED
 from tests.events.cases import AS_OF, LENIENT
-from tests.refresh.test_refresh import FIRST, SECTIONS, served
+from tests.refresh.full_builds import served
+from tests.refresh.test_refresh import FIRST, SECTIONS
 from tests.refresh.test_refresh_events import states_found, states_of_events
 from tests.refresh.world import World
 
@@ -113,14 +114,14 @@ def test_f95_f98_f99_erased_customers_are_nowhere_and_do_not_come_back(spark: Sp
     second = FIRST + timedelta(days=1)
     refresh(spark, config, second)
     write_report(spark, config, second)
-    before = served(spark, config)
+    before = served(config)
     assert set(ERASED) < before.keys()
 
     shown = killed_and_finished(world, tmp_path)
     assert [line for line in shown.splitlines() if NAMED.search(line)] == []
     said = "".join(path.read_text() for path in (Path(config.root) / "erasures").iterdir())
     assert NAMED.search(said) is None
-    assert served(spark, config) == {who: found for who, found in before.items() if who not in ERASED}
+    assert served(config) == {who: found for who, found in before.items() if who not in ERASED}
     for name in ("events", "customer_embedding_history"):
         with pytest.raises(AnalysisException, match=r"DELTA_VERSION_NOT_FOUND.*Cannot time travel"):
             spark.read.format("delta").option("versionAsOf", 0).load(f"{config.root}/{name}").count()
@@ -128,13 +129,13 @@ def test_f95_f98_f99_erased_customers_are_nowhere_and_do_not_come_back(spark: Sp
     assert refresh(spark, config, second)[-1].notes == ("no customer was touched: nothing to do",)
     assert plan_refresh(spark, config, second).notes[-1] == "nothing to do"
     from_first = plan_refresh(spark, config, FIRST + timedelta(hours=1))  # what changed since then is not told any more
-    assert from_first.rows_out == len(served(spark, config))
+    assert from_first.rows_out == len(served(config))
     world.new_views(20)
     world.new_orders()
     third = second + timedelta(days=1)
     assert erased_by_account(refresh(spark, config, third)[0].notes) > 0
     assert_gone(spark, world, config)
-    assert served(spark, config).keys() == before.keys() - set(ERASED)
+    assert served(config).keys() == before.keys() - set(ERASED)
 
     world.rewritten_file()
     assert erased_by_account(build_events(spark, config, third).notes) > 0

@@ -29,7 +29,8 @@ from pipelines.summary import Summary
 from schemas.drift_metrics import DRIFT_METRICS
 from schemas.runs import RUNS
 from schemas.vocabulary import SCALING, VOCABULARY
-from tests.refresh.test_refresh import FIRST, SECTIONS, fully_built
+from tests.refresh.full_builds import FullBuilds, Rows
+from tests.refresh.test_refresh import FIRST, SECTIONS
 from tests.refresh.world import World
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -138,7 +139,7 @@ def test_f17_f71_f72_a_challenger_from_its_training_to_the_switch_and_back(
         found = {customer: vector for customer, (seconds, vector) in vectors if seconds == fourth.timestamp()}
         assert found
         for customer, vector in found.items():
-            np.testing.assert_allclose(vector, wanted[customer], atol=1e-5, err_msg=f"{model} {customer}")
+            np.testing.assert_allclose(vector, wanted[customer]["embedding"], atol=1e-5, err_msg=f"{model} {customer}")
     drift = read_table(spark, DRIFT_METRICS, config.root).select("run_id", "model_version").distinct().collect()
     assert len(drift) == len({row["run_id"] for row in drift})
 
@@ -177,11 +178,11 @@ def test_f17_f71_f72_a_challenger_from_its_training_to_the_switch_and_back(
     assert max(seconds for seconds, _ in latest(spark, config, m1).values()) == (FIRST + 6 * DAY).timestamp()
 
 
-def oracle(spark: SparkSession, config: Config, tables: Path, model: str, as_of: Any, folder: Path) -> dict[str, Any]:
+def oracle(spark: SparkSession, config: Config, tables: Path, model: str, as_of: Any, folder: Path) -> Rows:
     """Every customer's vector by a model as of a time, from all raw rows and the vocabulary in `tables`."""
     lone = folder / "root"
     shutil.copytree(tables / VOCABULARY.name, lone / VOCABULARY.name)
     shutil.copytree(tables / SCALING.name, lone / SCALING.name)
     shutil.copytree(checkpoint_folder(config.root, model), checkpoint_folder(lone, model))
     (lone / "checkpoints" / "aliases.json").write_text(json.dumps({"champion": model}))
-    return fully_built(spark, config.model_copy(update={"root": str(lone)}), as_of, folder / "built")
+    return FullBuilds(spark, config.model_copy(update={"root": str(lone)}), folder / "built").vectors(as_of)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from caspr_spark.config import Config
 from caspr_spark.errors import CasprError
 from pipelines.build_events import build_events
 from pipelines.maintain import maintain
@@ -16,6 +17,17 @@ from tests.events.cases import AS_OF, config_of
 from tests.refresh.world import World
 
 SHOP = Path(__file__).parents[2] / "docs" / "example" / "shop.yaml"
+
+
+def maintain_long_after(spark: SparkSession, config: Config) -> None:
+    """Maintenance when all that the newest versions of the tables do not need is older than the retention."""
+    section = config.maintain.model_copy(update={"retention_hours": 0})
+    unchecked = "spark.databricks.delta.retentionDurationCheck.enabled"
+    spark.conf.set(unchecked, "false")
+    try:
+        maintain(spark, config.model_copy(update={"maintain": section}))
+    finally:
+        spark.conf.unset(unchecked)
 
 
 @pytest.mark.slow
@@ -38,6 +50,20 @@ def test_f14_orphans_go_and_the_tables_stay_as_they_were(spark: SparkSession, tm
     assert world.found() == world.expected()
     assert len(list((Path(config.root) / "sequences").iterdir())) == config.maintain.keep_sequences
     assert not maintain(spark, config).changed
+
+    world.new_orders()
+    refresh_events(spark, config, AS_OF)
+    assert world.found() == world.expected()
+
+
+def test_f64_a_refresh_after_a_pause_that_was_longer_than_the_retention(spark: SparkSession, tmp_path: Path) -> None:
+    """Maintenance has joined the states' files and removed those that the newest commit of `events` speaks of."""
+    world = World(spark, tmp_path, seed=5)
+    config = world.config()
+    build_events(spark, config, AS_OF)
+    world.new_payments()
+    refresh_events(spark, config, AS_OF)
+    maintain_long_after(spark, config)
 
     world.new_orders()
     refresh_events(spark, config, AS_OF)

@@ -6,7 +6,6 @@ and deletions, accounts as Parquet snapshots. Every change is drawn from one see
 
 import json
 import shutil
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -29,6 +28,21 @@ from tests.events.cases import LENIENT, config_of
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAYS = 60
 CUSTOMERS = [f"c{number}" for number in range(8)]
+CHANGES = (
+    "new_orders",
+    "repeated_orders",
+    "repeated_file",
+    "orders_of_other_columns",
+    "new_views",
+    "new_accounts",
+    "unreadable_accounts",
+    "new_payments",
+    "repeated_payments",
+    "corrected_payment",
+    "deleted_payments",
+    "rewritten_file",
+)
+"""Everything that may happen to the raw tables at any time: methods of World."""
 _NO_PARQUET = b"PAR1 and no end"
 
 
@@ -74,6 +88,12 @@ class World:
         """Lines that were there before, in another order and file."""
         lines = self.random.sample(self.orders, 5)
         self._write("orders", "csv", "\n".join(["order,line,customer,at,product,price", *lines]))
+
+    def repeated_file(self) -> None:
+        """A file that was there before, once more under another name."""
+        table = self.folder / self.random.choice(["orders", "views"])
+        place = self.random.choice(sorted(table.iterdir()))
+        shutil.copyfile(place, place.with_name(f"{self._next_name()}{place.suffix}"))
 
     def orders_of_other_columns(self) -> None:
         """Lines as another program writes them: known and new ones, in other columns and another order of them."""
@@ -122,6 +142,12 @@ class World:
         writer = frame.coalesce(1).write.format("delta").option("delta.enableChangeDataFeed", "true")
         writer.mode("overwrite" if create else "append").save(self._payments)
 
+    def repeated_payments(self) -> None:
+        """Rows that are there, once more."""
+        number = self.random.randrange(self.next_payment)
+        rows = self.spark.read.format("delta").load(self._payments).where(F.col("id").between(number, number + 1))
+        rows.coalesce(1).write.format("delta").mode("append").save(self._payments)
+
     def corrected_payment(self) -> None:
         """One payment has another amount or customer."""
         number = self.random.randrange(self.next_payment)
@@ -138,15 +164,16 @@ class World:
 
     def vacuumed_payments(self) -> None:
         """What the versions of the Delta table changed is no longer there."""
-        shutil.rmtree(self.folder / "payments" / "_change_data")
+        shutil.rmtree(self.folder / "payments" / "_change_data", ignore_errors=True)
 
     def replaced_payments(self) -> None:
         """Another table stands in the place of the Delta table."""
         shutil.rmtree(self._payments)
         self.new_payments(create=True)
 
-    def remove_customer(self, customer: str) -> None:
-        """No raw table names the customer any more."""
+    def remove_customer(self, customer: str | None = None) -> None:
+        """No raw table names the customer (any of them) any more."""
+        customer = customer or self.random.choice(CUSTOMERS)
         for place in sorted((self.folder / "orders").glob("*.csv")) + sorted((self.folder / "views").glob("*.json")):
             lines = place.read_text().splitlines()
             kept = [line for line in lines if f",{customer}," not in line and f'"{customer}"' not in line]
@@ -164,22 +191,6 @@ class World:
         place = self.random.choice(sorted((self.folder / "orders").glob("*.csv")))
         header, *lines = place.read_text().splitlines()
         place.write_text("\n".join([header, *lines[1:], "29,7,c5,2024-02-28 00:00:00,p1,5"]))
-
-    @property
-    def changes(self) -> list[Callable[[], None]]:
-        """Everything that may happen to the raw tables."""
-        return [
-            self.new_orders,
-            self.repeated_orders,
-            self.orders_of_other_columns,
-            self.new_views,
-            self.new_accounts,
-            self.unreadable_accounts,
-            self.new_payments,
-            self.corrected_payment,
-            self.deleted_payments,
-            self.rewritten_file,
-        ]
 
     def expected(self) -> dict[str, list[Any]]:
         """Table name -> its rows, made from all raw rows at once."""
