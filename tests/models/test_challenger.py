@@ -18,7 +18,7 @@ from caspr_spark.errors import UnsafeError
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.registry import checkpoint_folder, read_card
 from caspr_spark.tables import read_table, table_path
-from pipelines import build_sequences
+from pipelines import fit
 from pipelines.full_build import full_build
 from pipelines.latest_vectors import latest_table
 from pipelines.models import roll_back, set_champion
@@ -91,14 +91,14 @@ def test_f17_f71_f72_a_challenger_from_its_training_to_the_switch_and_back(
     # A retraining is killed after it grew the vocabulary: the champion's refresh goes on.
     new_page(world)
     refresh(spark, config, FIRST + DAY)
-    plain = build_sequences.write_table
+    plain = fit.write_table
 
     def killed_at_scaling(table: DataFrame, contract: Any, *arguments: Any, **settings: Any) -> None:
         if contract == SCALING:
             raise KilledError
         plain(table, contract, *arguments, **settings)
 
-    monkeypatch.setattr(build_sequences, "write_table", killed_at_scaling)
+    monkeypatch.setattr(fit, "write_table", killed_at_scaling)
     with pytest.raises(KilledError):
         retrain(spark, config, FIRST + 2 * DAY)
     monkeypatch.undo()
