@@ -461,14 +461,14 @@ class MonitorSection(Section):
 class Task(Section):
     """A question that the embedding is tested on."""
 
-    kind: Literal["churn"]
-    """churn: no activity of `source` within the horizon."""
+    kind: Literal["churn", "value"]
+    """churn: no activity of `source` within the horizon; value: the sum of its `money` within the horizon."""
     source: Name
     active_days: Positive
     """Population: customers with an activity in this many days before the cut."""
     horizon_days: Positive
     money: Name
-    """Numerical attribute of `source` for the monetary features of the RFM baseline."""
+    """Numerical attribute of `source`: what value sums up; for the monetary features of the RFM baseline."""
 
 
 class EvaluateSection(Section):
