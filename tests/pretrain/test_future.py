@@ -127,7 +127,7 @@ def test_a_draw_depends_on_seed_epoch_and_customer_alone() -> None:
 
 @pytest.mark.parametrize("pooling", ["decayed", "attention", "mean", "last"])
 @pytest.mark.parametrize("encoder", ["transformer", "gru", "none"])
-def test_f59_a_vector_at_a_time_is_that_of_a_customer_whose_later_events_are_not_there(
+def test_f58_a_vector_at_a_time_is_that_of_a_customer_whose_later_events_are_not_there(
     encoder: str, pooling: str
 ) -> None:
     """All as-of times of a pass at once, against one pass a time over a history that ends before it."""
