@@ -18,7 +18,8 @@ from caspr_spark.model.pooling import Pooling
 FORGETTING = (-3.0, 1.0)
 """The slopes of the heads' time bias are softplus of numbers from the one to the other: from hardly any to steep."""
 LONGEST_GAP_DAYS = 400.0
-BLOCKED = -1e9
+BLOCKED = 1e9
+"""Logarithm of days: with the flattest slope there still is no weight left."""
 
 
 class CausalEncoder(nn.Module):
@@ -95,8 +96,8 @@ class ForgettingTransformer(nn.Module):
         since_BTT = batch.event_times_BT[:, :, None] - batch.event_times_BT[:, None, :]
         itself_TT = torch.eye(since_BTT.shape[1], dtype=torch.bool)
         may_see_BTT = ((since_BTT > 0) & batch.is_real_BT[:, None, :]) | itself_TT
-        days_BTT = (since_BTT.float() / MICROSECONDS_A_DAY).clamp(0, LONGEST_GAP_DAYS)
-        bias_BHTT = (-self.slopes_H11 * days_BTT.log1p()[:, None]).masked_fill(~may_see_BTT[:, None], BLOCKED)
+        log_days_BTT = (since_BTT.float() / MICROSECONDS_A_DAY).clamp_(0, LONGEST_GAP_DAYS).log1p_()
+        bias_BHTT = -self.slopes_H11 * log_days_BTT.masked_fill_(~may_see_BTT, BLOCKED)[:, None]
         for block in self.blocks:
             events_BTD = block(events_BTD, bias_BHTT)
         return events_BTD

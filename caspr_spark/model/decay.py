@@ -12,7 +12,7 @@ from torch.nn import functional
 from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
-from caspr_spark.model.features import MICROSECONDS_A_DAY, ProfileVectors
+from caspr_spark.model.features import MICROSECONDS_A_DAY, NO_TIME, ProfileVectors
 from caspr_spark.model.values import Sources, Values
 
 TIME_CONSTANTS = (3 / 91, 7 / 91, 14 / 91, 28 / 91, 56 / 91, 120 / 91)
@@ -89,11 +89,14 @@ class DecayedPooling(nn.Module):
         gates_BTG1 = torch.sigmoid(self.gates(events_BTD))[..., None]
         amounts_BKX = rates(torch.cat([raw_BTN, (gates_BTG1 * raw_BTN[:, :, None]).flatten(2)], dim=-1))
         sources_BTS = self.sources.one_hot(batch)
+        since_BKX = self._since(batch, as_of_BK, is_visible_BT, sources_BTS)
+        usual_gaps_BK1 = since_BKX[..., :1] * (faded_BKRT.sum(dim=-1) / covered_BKR)[..., MONTH + 1, None]
+        known_BK1 = tenure_BK1.clamp(max=TENURE_LIMIT * self.longest_days)
         parts = [
             rates(functional.softplus(self.summed(events_BTD))).log1p(),
             amounts_BKX.sign() * amounts_BKX.abs().log1p(),
             rates(sources_BTS).log1p(),
-            self._recency(age_BKT, is_seen_BKT, sources_BTS, faded_BKRT, covered_BKR, tenure_BK1),
+            torch.cat([since_BKX, usual_gaps_BK1, known_BK1], dim=-1).log1p(),
             self.profile_vectors(batch)[:, None].expand(-1, num_times, -1),
         ]
         embedded = [self.mixed(torch.cat(parts, dim=-1))]
@@ -103,28 +106,24 @@ class DecayedPooling(nn.Module):
             of_values = rates_BJT.view(num_customers, num_times, len(constants_R), -1)[:, :, [MONTH, EVER]].flatten(
                 1, 2
             )
-            values_BJV = self.values.sums(self.values.places(batch), of_values)
-            embedded.append(self.of_values(values_BJV.log1p().view(num_customers, num_times, -1)))
+            values_BJV = self.values.sums(self.values.entries(batch), of_values)
+            embedded.append(self.of_values(values_BJV.log1p().reshape(num_customers, num_times, -1)))
         return torch.cat(embedded, dim=-1)
 
-    def _recency(
-        self,
-        age_BKT: Tensor,
-        is_seen_BKT: Tensor,
-        sources_BTS: Tensor,
-        faded_BKRT: Tensor,
-        covered_BKR: Tensor,
-        tenure_BK1: Tensor,
-    ) -> Tensor:
-        """Logarithms of the days since the newest event (of all, in usual gaps, of each source) and of the tenure."""
+    def _since(self, batch: Batch, as_of_BK: Tensor, is_visible_BT: Tensor, sources_BTS: Tensor) -> Tensor:
+        """Days since the newest visible event before each time: of all events, and of each source. [B, K, 1 + S]."""
+        is_of_BTX = torch.cat([is_visible_BT[:, :, None], (sources_BTS > 0) & is_visible_BT[:, :, None]], dim=-1)
+        times_BTX = torch.where(is_of_BTX, batch.event_times_BT[:, :, None], NO_TIME)
+        newest_BTX = times_BTX.cummax(dim=1).values
+        is_before_BKT = (batch.event_times_BT[:, None] < as_of_BK[:, :, None]) & batch.is_real_BT[:, None]
+        num_before_BK = is_before_BKT.sum(dim=-1)
+        last_BKX = (num_before_BK - 1).clamp(min=0)[:, :, None].expand(-1, -1, newest_BTX.shape[2])
+        newest_BKX = newest_BTX.gather(1, last_BKX)
+        is_there_BKX = (newest_BKX != NO_TIME) & (num_before_BK > 0)[:, :, None]
+        since_BKX = torch.where(is_there_BKX, as_of_BK[:, :, None] - newest_BKX, 0)
+        days_BKX = (since_BKX.double() / MICROSECONDS_A_DAY).float()
         limit = 4 * self.longest_days
-        age_BKT = torch.where(is_seen_BKT, age_BKT, limit).clamp(max=limit)
-        newest_BK1 = age_BKT.amin(dim=-1, keepdim=True)
-        of_source_BKTS = torch.where(sources_BTS[:, None] > 0, age_BKT[..., None], limit)
-        usual_rate_BK1 = (faded_BKRT.sum(dim=-1) / covered_BKR)[..., MONTH + 1, None]
-        tenure_BK1 = tenure_BK1.clamp(max=TENURE_LIMIT * self.longest_days)
-        together = [newest_BK1, newest_BK1 * usual_rate_BK1, tenure_BK1, of_source_BKTS.amin(dim=2)]
-        return torch.cat(together, dim=-1).log1p()
+        return torch.where(is_there_BKX, days_BKX, limit).clamp(max=limit)
 
 
 def ages(batch: Batch, as_of_BK: Tensor, is_visible_BT: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,7 @@
 """What an event holds as numbers of a fixed place: its source, and the values of its categorical and set attributes."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -32,6 +34,15 @@ class Sources:
         return hot_BTS * batch.is_real_BT[:, :, None]
 
 
+class Entries(NamedTuple):
+    """Pairs of an event and a value that it holds."""
+
+    events_Y: Tensor
+    """int64: customer * T + event."""
+    places_Y: Tensor
+    """int64: customer * V + place of the value."""
+
+
 class Values:
     """All values of the categorical (but source and calendar) and set attributes side by side: V places."""
 
@@ -53,23 +64,26 @@ class Values:
             self.is_value_V[[start + PADDING_ID, start + MASKED_ID]] = False
             start += size
 
-    def places(self, batch: Batch) -> Tensor:
-        """[B, T, X] int64: the places of an event's values; 0, that of a padding, where there is none."""
+    def entries(self, batch: Batch) -> Entries:
+        """Which event holds which values; Y of them."""
+        num_events = batch.event_times_BT.shape[1]
         columns = [batch.categorical_BTC[:, :, position, None] for position in self.positions]
         columns += list(set_slices(batch.sets_BTS, self.layout))
-        placed, start = [], 0
+        events, places, start = [], [], 0
         for ids_BTX, size in zip(columns, self.sizes, strict=True):
             has_place_BTX = (ids_BTX != PADDING_ID) & (ids_BTX < size) & batch.is_real_BT[:, :, None]
-            placed.append(torch.where(has_place_BTX, ids_BTX + start, 0))
+            customer_Y, event_Y, position_Y = has_place_BTX.nonzero().unbind(dim=1)
+            events.append(customer_Y * num_events + event_Y)
+            places.append(customer_Y * self.size + start + ids_BTX[customer_Y, event_Y, position_Y])
             start += size
-        return torch.cat(placed, dim=-1)
+        if not events:
+            return Entries(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+        return Entries(torch.cat(events), torch.cat(places))
 
-    def sums(self, places_BTX: Tensor, weights_BJT: Tensor) -> Tensor:
+    def sums(self, entries: Entries, weights_BJT: Tensor) -> Tensor:
         """[B, J, V]: for each of J weightings of the events, the summed weights of those that hold the value."""
-        num_customers, _, num_places = places_BTX.shape
-        index_BY = places_BTX.flatten(1)
-        summed_BJV = weights_BJT.new_zeros(num_customers, weights_BJT.shape[1], self.size)
-        for weighting in range(weights_BJT.shape[1]):
-            weights_BTX = weights_BJT[:, weighting, :, None].expand(-1, -1, num_places)
-            summed_BJV[:, weighting].scatter_add_(1, index_BY, weights_BTX.reshape(num_customers, -1))
-        return summed_BJV * self.is_value_V
+        num_customers, num_weightings, _ = weights_BJT.shape
+        weights_YJ = weights_BJT.transpose(1, 2).flatten(0, 1)[entries.events_Y]
+        summed = weights_BJT.new_zeros(num_customers * self.size, num_weightings)
+        summed.index_add_(0, entries.places_Y, weights_YJ)
+        return summed.view(num_customers, self.size, num_weightings).transpose(1, 2)

@@ -151,13 +151,13 @@ class DenseFuture:
             sums_BJX = torch.bmm(is_within_BKHT.flatten(1, 2).float(), of_events_BTX)
             return sums_BJX.view(num_customers, num_times, num_horizons, -1).transpose(2, 3)
 
-        places_BTX = self.values.places(batch)
+        entries = self.values.entries(batch)
         before_BKT = (after_BKT < 0) & batch.is_real_BT[:, None]
         return Future(
             summed(self.sources.one_hot(batch)),
             summed(batch.numerical_BTN.nan_to_num()),
-            self.values.sums(places_BTX, is_within_BKHT[:, :, MIDDLE].float()) > 0,
-            ~(self.values.sums(places_BTX, before_BKT.float()) > 0) & self.values.is_value_V,
+            self.values.sums(entries, is_within_BKHT[:, :, MIDDLE].float()) > 0,
+            ~(self.values.sums(entries, before_BKT.float()) > 0) & self.values.is_value_V,
         )
 
     def _losses(self, guesses: Guesses, future: Future, drawn: Times) -> Tensor:
