@@ -298,9 +298,28 @@ class SequencesSection(Section):
     """Rows of a Parquet row group. 2,500 to 10,000 is fast; there must be a row group for every training worker."""
 
 
-class ModelSection(Section):
-    """The CASPR transformer."""
+class ObjectivesSection(Section):
+    """What the model is trained for: the weight of each objective in the loss; 0 leaves it out."""
 
+    masked: Annotated[float, Field(ge=0)]
+    """Masked entity recovery, the objective of the CASPR paper."""
+    future: Annotated[float, Field(ge=0)]
+    """Dense future: at many as-of times of the history, what the customer does next within several horizons."""
+
+    @model_validator(mode="after")
+    def _has_one(self) -> "ObjectivesSection":
+        if not self.masked + self.future:
+            raise ValueError("give one of 'masked' and 'future' a weight")
+        return self
+
+
+class ModelSection(Section):
+    """The network: encoder, pooling, and what it is trained for."""
+
+    objectives: ObjectivesSection
+    encoder: Literal["caspr", "transformer", "gru", "none"]
+    """caspr: the paper's transformer, in which every event sees every other. The others look back only: a transformer
+    whose heads forget with time, a GRU, or nothing between the events and the pooling."""
     embedding_size: Positive
     """Numbers in a customer's vector."""
     width: Positive
@@ -310,22 +329,32 @@ class ModelSection(Section):
     """Hidden size of the position-wise layers."""
     encoder_layers: Positive
     decoder_layers: Positive
+    """For objective masked."""
     dropout: Share
-    pooling: Literal["attention", "mean", "last"]
-    """How the events' outputs become one vector: learned attention, their mean, or the newest event's."""
+    event_dropout: Share
+    """Of the numbers of an event before the encoder; not for encoder caspr."""
+    values_dropout: Share
+    """Pooling decayed: of the values that a customer had, before dense layers make numbers of them."""
+    pooling: Literal["attention", "mean", "last", "decayed"]
+    """How the events' outputs become one vector: learned attention, their mean, the newest event's, or sums of events,
+    amounts and values that fade with age (not for encoder caspr)."""
     memory_dropout: Share
     """Share of customers whose decoder sees the customer's vector alone, without the single events, so that the
     vector has to carry what the events say. 0 is the paper's decoder."""
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> "ModelSection":
+    def _parts_fit(self) -> "ModelSection":
         if self.width % self.num_heads:
             raise ValueError(f"'width' {self.width} is not a multiple of 'num_heads' {self.num_heads}")
+        if self.encoder == "caspr" and self.objectives.future:
+            raise ValueError("'objectives.future' needs an encoder that looks back only; 'caspr' sees later events")
+        if self.encoder == "caspr" and self.pooling == "decayed":
+            raise ValueError("'pooling' decayed needs an encoder that looks back only, not 'caspr'")
         return self
 
 
 class PretrainSection(Section):
-    """Stage pretrain: masked entity recovery."""
+    """Stage pretrain: how the objectives are trained."""
 
     launcher: Literal["single", "horovod", "horovod_spark", "torchrun"]
     """single: one process; horovod: horovodrun; horovod_spark: inside the Spark job; torchrun: torch DDP."""
@@ -334,10 +363,18 @@ class PretrainSection(Section):
     threads: Positive
     """CPU threads a worker uses."""
     mask_share: Share
-    """Share of a customer's real events that is masked."""
+    """Objective masked: share of a customer's real events that is masked."""
+    as_of_times: Positive
+    """Objective future: as-of times drawn a customer and epoch."""
+    longest_horizon_days: Annotated[float, Field(gt=0)] | None
+    """Objective future: the longest of its horizons. null: a third of the training data's history, at most 91 days."""
     batch_size: Positive
     """Customers a worker takes a step."""
     learning_rate: Annotated[float, Field(gt=0)]
+    """The highest, with schedule one_cycle."""
+    schedule: Literal["constant", "one_cycle"]
+    """one_cycle: the learning rate rises over the first 30 % of all steps of `max_epochs` and falls to nothing."""
+    weight_decay: Annotated[float, Field(ge=0)]
     gradient_clip: Annotated[float, Field(gt=0)]
     """Largest norm of the gradient."""
     max_epochs: Positive
@@ -424,14 +461,14 @@ class MonitorSection(Section):
 class Task(Section):
     """A question that the embedding is tested on."""
 
-    kind: Literal["churn"]
-    """churn: no activity of `source` within the horizon."""
+    kind: Literal["churn", "value"]
+    """churn: no activity of `source` within the horizon; value: the sum of its `money` within the horizon."""
     source: Name
     active_days: Positive
     """Population: customers with an activity in this many days before the cut."""
     horizon_days: Positive
     money: Name
-    """Numerical attribute of `source` for the monetary features of the RFM baseline."""
+    """Numerical attribute of `source`: what value sums up; for the monetary features of the RFM baseline."""
 
 
 class EvaluateSection(Section):

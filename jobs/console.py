@@ -20,7 +20,14 @@ from schemas.embeddings import CUSTOMER_EMBEDDINGS
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_METRIC_NAMES = {"auroc": "AUROC", "average_precision": "PR-AUC"}
+_METRIC_NAMES = {
+    "auroc": "AUROC",
+    "average_precision": "PR-AUC",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "spearman": "Spearman",
+    "high_value_auroc": "AUROC high value",
+}
 
 
 def shown_step(name: str, step: Callable[[], Summary]) -> Summary:

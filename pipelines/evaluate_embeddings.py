@@ -14,9 +14,10 @@ from pyspark.sql import functions as F
 from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config, Task
 from caspr_spark.evaluate.experiment import EMBEDDING, RFM, Outcome, paired_scores, too_few
+from caspr_spark.evaluate.questions import HOW_MUCH, YES_OR_NO
 from caspr_spark.evaluate.rfm import rfm_features
 from caspr_spark.evaluate.significance import score_table
-from caspr_spark.evaluate.tasks import churn_labels, newest_event_time, refuse_leaks
+from caspr_spark.evaluate.tasks import newest_event_time, refuse_leaks, task_labels
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.metrics import replace_rows
@@ -27,6 +28,8 @@ from pipelines.monitor_embeddings import published_run
 from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
 from schemas.task_scores import TASK_SCORES
+
+_QUESTIONS = {"churn": YES_OR_NO, "value": HOW_MUCH}
 
 
 def evaluate_embeddings(
@@ -69,11 +72,11 @@ def evaluate_embeddings(
             num_customers, num_scores = num_customers + known["num_customers"], num_scores + known["num_scores"]
             continue
         customers = labelled_customers(events, run, task=task, cut=as_of).toPandas().sort_values("customer_id")
-        if too_few(customers["label"].to_numpy()):
-            found = f"{int(customers['label'].sum())} of {len(customers)} customers"
+        if too_few(customers["label"].to_numpy(), _QUESTIONS[task.kind]):
+            found = f"{int((customers['label'] > 0).sum())} of {len(customers)} customers"
             notes.append(f"{name}: skipped, {found} have the label, too few to split")
             continue
-        outcome = _outcome(customers, config)
+        outcome = _outcome(customers, config, task)
         scores = _score_rows(spark, outcome.scores, task=name, as_of=as_of, model_version=model_version)
         replace_rows(scores, TASK_SCORES, config.root, {"task": name, "as_of": as_of, "model_version": model_version})
         about = {"num_customers": len(customers), "num_scores": len(outcome.scores)}
@@ -86,10 +89,8 @@ def evaluate_embeddings(
 
 
 def labelled_customers(events: DataFrame, run: DataFrame, *, task: Task, cut: datetime) -> DataFrame:
-    """The population of a task that has a vector: customer_id, label, embedding and the RFM features."""
-    labels = churn_labels(
-        events, source=task.source, cut=cut, active_days=task.active_days, horizon_days=task.horizon_days
-    )
+    """The population of a task that has a vector: customer_id, label, rule, embedding and the RFM features."""
+    labels = task_labels(events, cut=cut, **task.model_dump())
     vectors = run.select("customer_id", "embedding")
     features = rfm_features(events, source=task.source, money=task.money, cut=cut)
     return labels.join(vectors, on="customer_id", how="inner").join(features, on="customer_id", how="inner")
@@ -126,12 +127,14 @@ def _refuse_leaks(root: str, run: DataFrame, *, model_version: str, cut: datetim
     )
 
 
-def _outcome(customers: pd.DataFrame, config: Config) -> Outcome:
-    hand_made = customers.drop(columns=["customer_id", "label", "embedding"]).to_numpy(dtype=float)
+def _outcome(customers: pd.DataFrame, config: Config, task: Task) -> Outcome:
+    hand_made = customers.drop(columns=["customer_id", "label", "rule", "embedding"]).to_numpy(dtype=float)
     vectors = np.vstack(customers["embedding"].to_list()).astype(float)
     return paired_scores(
         {RFM: hand_made, EMBEDDING: vectors},
         customers["label"].to_numpy(),
+        rule=customers["rule"].to_numpy(),
+        question=_QUESTIONS[task.kind],
         num_splits=config.evaluate.num_splits,
         test_share=config.evaluate.test_share,
         validation_share=config.evaluate.validation_share,

@@ -17,7 +17,6 @@ from caspr_spark.pretrain.launch import Progress, pretrain
 from caspr_spark.registry import CURVE, ModelCard, checkpoint_folder, kept_models, read_card, write_card
 from pipelines.summary import Summary
 
-_OBJECTIVE = "masked_recovery"
 _NO_PART = {"root", "dataset", "embed", "publish", "refresh", "maintain", "monitor", "evaluate", "report", "spark"}
 """What has no part in a model: where it lies, how it is used and watched."""
 
@@ -64,7 +63,7 @@ def _card(config: Config, manifest: SequenceManifest, version: str, num_epochs: 
         vocabulary_version=manifest.vocabulary_version,
         config_hash=fingerprint(config=config.model_dump(mode="json", exclude=_NO_PART)),
         settings=config.model_dump(mode="json", include={"sequences", "model", "pretrain", "seed"}),
-        objective=_OBJECTIVE,
+        objective=" + ".join(name for name, weight in config.model.objectives if weight),
         epochs=num_epochs,
         best_epoch=best.epoch,
         training_loss=best.training_loss,

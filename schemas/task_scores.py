@@ -9,11 +9,21 @@ TASK_SCORES = Contract(
         Column("as_of", "timestamp", "the cut (UTC, exclusive): features before, labels from here on"),
         Column("model_version", "string", "checkpoint of the embeddings"),
         Column(
-            "arm", "string", "rfm, embedding, both (concatenated) or fused (averaged); customers: counts of the split"
+            "arm",
+            "string",
+            "rfm, embedding, both (concatenated), fused (averaged), rule (naive); customers: counts of the split",
         ),
-        Column("head", "string", "logistic, lightgbm or best (chosen on validation); empty for customers"),
+        Column(
+            "head",
+            "string",
+            "logistic, ridge, lightgbm, median, or best (chosen on validation); empty for customers",
+        ),
         Column("split", "int", "number of the random split of customers"),
-        Column("metric", "string", "auroc or average_precision; for customers num_train, num_test, positive_share"),
+        Column(
+            "metric",
+            "string",
+            "auroc, average_precision; rmse, mae, spearman, high_value_auroc; num_train, num_test, positive_share",
+        ),
         Column("value", "double", "score on the split's test customers"),
     ),
     key=("task", "as_of", "model_version", "arm", "head", "split", "metric"),

@@ -1,77 +1,80 @@
-"""Classifiers on top of features. Each is chosen on the validation customers alone."""
+"""What is trained on top of features: classifiers and regressors. Each is chosen on the validation customers alone."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from lightgbm import LGBMClassifier, early_stopping
+from lightgbm import LGBMClassifier, LGBMRegressor, early_stopping
 from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 Array = NDArray[np.float64]
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 """Inverse regularisation strengths of the logistic head."""
+PENALTIES = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
+"""Of the ridge head."""
 
 
 class Data(NamedTuple):
-    """Features (customers × features) and labels (0 or 1) of some customers."""
+    """Features (customers × features) and labels (0 or 1, or amounts) of some customers."""
 
     features: Array
     labels: Array
 
 
 class Fitted(NamedTuple):
-    """AUROC on the validation customers, and the probability of label 1 for each test customer."""
+    """A score on the validation customers (higher is better), and what is predicted of each test customer."""
 
-    validation_auroc: float
-    test_probabilities: Array
+    validation_score: float
+    test_predictions: Array
+    """Probabilities of label 1, or amounts."""
 
 
-def logistic(training: Data, validation: Data, test: Array) -> Fitted:
+def logistic(training: Data, validation: Data, test: Array, *, seed: int) -> Fitted:
     """Logistic regression on the standardised [x, sign(x) log1p|x|], its strength chosen on validation."""
-    imputer = SimpleImputer(strategy="median", keep_empty_features=True)
-    prepare = make_pipeline(imputer, FunctionTransformer(with_logarithms), StandardScaler())
+    prepare = _prepare()
     seen, held_out = prepare.fit_transform(training.features), prepare.transform(validation.features)
-    best: tuple[float, LogisticRegression] | None = None
-    for strength in STRENGTHS:
-        model = LogisticRegression(C=strength, max_iter=1000).fit(seen, training.labels)
-        auroc = float(roc_auc_score(validation.labels, model.decision_function(held_out)))
-        if best is None or auroc > best[0]:
-            best = (auroc, model)
-    assert best is not None
-    return Fitted(best[0], best[1].predict_proba(prepare.transform(test))[:, 1])
+    fits = [LogisticRegression(C=strength, max_iter=1000).fit(seen, training.labels) for strength in STRENGTHS]
+    scores = [float(roc_auc_score(validation.labels, fit.decision_function(held_out))) for fit in fits]
+    best = int(np.argmax(scores))
+    return Fitted(scores[best], fits[best].predict_proba(prepare.transform(test))[:, 1])
 
 
 def lightgbm(training: Data, validation: Data, test: Array, *, seed: int) -> Fitted:
     """Gradient-boosted trees of fixed, moderate size; their number is chosen on validation."""
-    model = LGBMClassifier(
-        n_estimators=400,
-        learning_rate=0.03,
-        num_leaves=7,
-        min_child_samples=20,
-        subsample=0.8,
-        subsample_freq=1,
-        colsample_bytree=0.5,
-        reg_lambda=5.0,
-        random_state=seed,
-        n_jobs=1,  # on so few rows a second thread only waits
-        deterministic=True,
-        force_row_wise=True,
-        verbosity=-1,
-    )
-    model.fit(
-        training.features,
-        training.labels,
-        eval_X=validation.features,
-        eval_y=validation.labels,
-        eval_metric="auc",
-        callbacks=[early_stopping(40, verbose=False)],
-    )
+    model = LGBMClassifier(**_trees(seed))
+    _fit_trees(model, training, validation, metric="auc")
     held_out, probabilities = (np.asarray(model.predict_proba(part))[:, 1] for part in (validation.features, test))
     return Fitted(float(roc_auc_score(validation.labels, held_out)), probabilities)
+
+
+def ridge(training: Data, validation: Data, test: Array, *, seed: int) -> Fitted:
+    """Ridge regression on the standardised [x, sign(x) log1p|x|], its penalty chosen on validation."""
+    prepare = _prepare()
+    seen, held_out = prepare.fit_transform(training.features), prepare.transform(validation.features)
+    fits = [Ridge(alpha=penalty).fit(seen, training.labels) for penalty in PENALTIES]
+    scores = [-_rmse(validation.labels, fit.predict(held_out)) for fit in fits]
+    best = int(np.argmax(scores))
+    return Fitted(scores[best], np.asarray(fits[best].predict(prepare.transform(test))))
+
+
+def lightgbm_mean(training: Data, validation: Data, test: Array, *, seed: int) -> Fitted:
+    """Boosted trees as `lightgbm`, for the mean of an amount."""
+    model = LGBMRegressor(objective="regression", **_trees(seed))
+    _fit_trees(model, training, validation, metric="l2")
+    held_out, predictions = (np.asarray(model.predict(part)) for part in (validation.features, test))
+    return Fitted(-_rmse(validation.labels, held_out), predictions)
+
+
+def lightgbm_median(training: Data, validation: Data, test: Array, *, seed: int) -> Fitted:
+    """Boosted trees as `lightgbm`, for the median of an amount: what mean absolute error asks for."""
+    model = LGBMRegressor(objective="regression_l1", **_trees(seed))
+    _fit_trees(model, training, validation, metric="l1")
+    held_out, predictions = (np.asarray(model.predict(part)) for part in (validation.features, test))
+    return Fitted(-float(np.mean(np.abs(validation.labels - held_out))), predictions)
 
 
 def with_logarithms(features: Array) -> Array:
@@ -79,10 +82,54 @@ def with_logarithms(features: Array) -> Array:
     return np.hstack([features, np.sign(features) * np.log1p(np.abs(features))])
 
 
-def fused(left: Fitted, right: Fitted) -> Fitted:
+def fused_odds(left: Fitted, right: Fitted) -> Fitted:
     """Late fusion: the mean of two classifiers' log odds, as a probability. Its validation score is their mean."""
-    log_odds = (_logit(left.test_probabilities) + _logit(right.test_probabilities)) / 2
-    return Fitted((left.validation_auroc + right.validation_auroc) / 2, 1 / (1 + np.exp(-log_odds)))
+    log_odds = (_logit(left.test_predictions) + _logit(right.test_predictions)) / 2
+    return Fitted((left.validation_score + right.validation_score) / 2, 1 / (1 + np.exp(-log_odds)))
+
+
+def fused_mean(left: Fitted, right: Fitted) -> Fitted:
+    """Late fusion: the mean of two regressors' predictions. Its validation score is their mean."""
+    predictions = (left.test_predictions + right.test_predictions) / 2
+    return Fitted((left.validation_score + right.validation_score) / 2, predictions)
+
+
+def _prepare() -> Pipeline:
+    imputer = SimpleImputer(strategy="median", keep_empty_features=True)
+    return make_pipeline(imputer, FunctionTransformer(with_logarithms), StandardScaler())
+
+
+def _trees(seed: int) -> dict[str, Any]:
+    return {
+        "n_estimators": 400,
+        "learning_rate": 0.03,
+        "num_leaves": 7,
+        "min_child_samples": 20,
+        "subsample": 0.8,
+        "subsample_freq": 1,
+        "colsample_bytree": 0.5,
+        "reg_lambda": 5.0,
+        "random_state": seed,
+        "n_jobs": 1,  # on so few rows a second thread only waits
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+
+
+def _fit_trees(model: LGBMClassifier | LGBMRegressor, training: Data, validation: Data, *, metric: str) -> None:
+    model.fit(
+        training.features,
+        training.labels,
+        eval_X=validation.features,
+        eval_y=validation.labels,
+        eval_metric=metric,
+        callbacks=[early_stopping(40, verbose=False)],
+    )
+
+
+def _rmse(truth: Array, predicted: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(truth - predicted))))
 
 
 def _logit(probabilities: Array) -> Array:

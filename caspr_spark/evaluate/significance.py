@@ -4,17 +4,21 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from caspr_spark.evaluate.experiment import ARMS, CUSTOMERS, RFM
+from caspr_spark.evaluate.experiment import ARMS, CUSTOMERS, RFM, RULE
 from caspr_spark.evaluate.heads import Array
+from caspr_spark.evaluate.questions import LOWER_IS_BETTER
 
 TABLE_COLUMNS = ["task", "metric", "arm", "head", "mean", "standard_error"]
-TABLE_COLUMNS += ["difference_to_rfm", "difference_standard_error", "p_value"]
-_METRICS = ("auroc", "average_precision")
-_HEADS = ("best", "logistic", "lightgbm")
+TABLE_COLUMNS += ["difference_to_rfm", "difference_standard_error", "p_value", "lower_is_better"]
+_METRICS = ("auroc", "average_precision", "rmse", "mae", "spearman", "high_value_auroc")
+_HEADS = ("best", "logistic", "ridge", "lightgbm", "median")
+_ARMS = (RULE, *ARMS)
 
 
 def score_table(scores: pd.DataFrame) -> pd.DataFrame:
     """TASK_SCORES of one as_of and model -> TABLE_COLUMNS; the difference is to rfm with the same head.
+
+    Where a lower score is better, a difference below zero is an advantage.
 
     Standard errors are Nadeau and Bengio's (2003), corrected for training and test sets that overlap between splits;
     p is of a two-sided t test that the difference is zero. All are NaN for a single split.
@@ -24,15 +28,24 @@ def score_table(scores: pd.DataFrame) -> pd.DataFrame:
         sizes = of_task[of_task["arm"] == CUSTOMERS].groupby("metric")["value"].mean()
         test_to_train = sizes["num_test"] / sizes["num_train"]
         splits = of_task.pivot_table(index="split", columns=["metric", "arm", "head"], values="value")
-        for metric, head, arm in [(metric, head, arm) for metric in _METRICS for head in _HEADS for arm in ARMS]:
+        found = [
+            (metric, head, arm)
+            for metric in _METRICS
+            for head in _HEADS
+            for arm in _ARMS
+            if (metric, arm, head) in splits.columns
+        ]
+        for metric, head, arm in found:
             values = splits[metric, arm, head].to_numpy()
             line = [task, metric, arm, head, values.mean(), corrected_error(values, test_to_train)]
+            is_lower_better = metric in LOWER_IS_BETTER
             if arm == RFM:
-                rows.append([*line, np.nan, np.nan, np.nan])
+                rows.append([*line, np.nan, np.nan, np.nan, is_lower_better])
                 continue
             differences = values - splits[metric, RFM, head].to_numpy()
             error = corrected_error(differences, test_to_train)
-            rows.append([*line, differences.mean(), error, p_value(differences.mean(), error, len(differences))])
+            p = p_value(differences.mean(), error, len(differences))
+            rows.append([*line, differences.mean(), error, p, is_lower_better])
     return pd.DataFrame(rows, columns=TABLE_COLUMNS)
 
 

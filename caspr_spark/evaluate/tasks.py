@@ -1,6 +1,7 @@
 """Questions about the future. Features see strictly less than the cut; labels begin at it."""
 
 from datetime import datetime, timedelta
+from typing import Literal
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -8,20 +9,41 @@ from pyspark.sql import functions as F
 from caspr_spark.errors import UnsafeError
 
 
-def churn_labels(events: DataFrame, *, source: str, cut: datetime, active_days: int, horizon_days: int) -> DataFrame:
-    """`events` -> customer_id, label of the population at `cut` (UTC).
+def task_labels(
+    events: DataFrame,
+    *,
+    kind: Literal["churn", "value"],
+    source: str,
+    money: str,
+    cut: datetime,
+    active_days: int,
+    horizon_days: int,
+) -> DataFrame:
+    """`events` -> customer_id, label (double), rule (double) of the population at `cut` (UTC).
 
-    Population: customers with an event of `source` in the `active_days` before the cut. label: 1 for none in
-    [cut, cut + horizon_days), otherwise 0.
+    Population: customers with an event of `source` in the `active_days` before the cut. The horizon is
+    [cut, cut + horizon_days). label, of kind churn: 1 for no event of `source` within it, otherwise 0; of kind value:
+    the sum of `money` of its events. rule is what needs no model: days since the last event; the sum of `money` in as
+    many days before the cut.
     """
-    time = F.col("event_time")
-    begin, end = F.lit(cut - timedelta(days=active_days)), F.lit(cut + timedelta(days=horizon_days))
-    around = events.where((F.col("source") == source) & (time >= begin) & (time < end))
+    time, amount = F.col("event_time"), F.coalesce(F.col(money).cast("double"), F.lit(0.0))
+    horizon = timedelta(days=horizon_days)
+    begin = min(cut - timedelta(days=active_days), cut - horizon)
+    around = events.where((F.col("source") == source) & (time >= F.lit(begin)) & (time < F.lit(cut + horizon)))
+    is_after, is_active = time >= F.lit(cut), (time < F.lit(cut)) & (time >= F.lit(cut - timedelta(days=active_days)))
     counted = around.groupBy("customer_id").agg(
-        F.count_if(time < F.lit(cut)).alias("num_before"), F.count_if(time >= F.lit(cut)).alias("num_after")
+        F.count_if(is_active).alias("num_before"),
+        F.count_if(is_after).alias("num_after"),
+        F.max(F.when(~is_after, F.unix_micros(time))).alias("last_time"),
+        F.sum(F.when(is_after, amount).otherwise(0.0)).alias("amount_after"),
+        F.sum(F.when(~is_after & (time >= F.lit(cut - horizon)), amount).otherwise(0.0)).alias("amount_before"),
     )
+    label, rule = {
+        "churn": (F.col("num_after") == 0, (F.unix_micros(F.lit(cut)) - F.col("last_time")) / 86_400e6),
+        "value": (F.col("amount_after"), F.col("amount_before")),
+    }[kind]
     return counted.where(F.col("num_before") > 0).select(
-        "customer_id", (F.col("num_after") == 0).cast("int").alias("label")
+        "customer_id", label.cast("double").alias("label"), rule.cast("double").alias("rule")
     )
 
 

@@ -19,15 +19,15 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.output = nn.Linear(width, width)
 
-    def forward(
-        self, events_BTD: Tensor, seen_BUD: Tensor, may_see_BU: Tensor | None, *, is_causal: bool = False
-    ) -> Tensor:
-        """Each of T attends to those of U where `may_see_BU` (all: None), and with `is_causal` to no later one."""
+    def forward(self, events_BTD: Tensor, seen_BUD: Tensor, mask: Tensor | None, *, is_causal: bool = False) -> Tensor:
+        """Each of T attends to those of U, with `is_causal` to no later one.
+
+        `mask`, [B or 1, H or 1, T or 1, U]: True where it may, or a number that is added to the score. None: to all.
+        """
         query_BHTK = self._heads(self.query(events_BTD))
         key_BUD, value_BUD = self.key_value(seen_BUD).chunk(2, dim=-1)
-        mask_B11U = None if may_see_BU is None else may_see_BU[:, None, None, :]
         mixed_BHTK = functional.scaled_dot_product_attention(
-            query_BHTK, self._heads(key_BUD), self._heads(value_BUD), attn_mask=mask_B11U, is_causal=is_causal
+            query_BHTK, self._heads(key_BUD), self._heads(value_BUD), attn_mask=mask, is_causal=is_causal
         )
         attended_BTD: Tensor = self.output(mixed_BHTK.transpose(1, 2).flatten(-2))
         return attended_BTD
@@ -47,10 +47,10 @@ class EncoderBlock(nn.Module):
         self.feed_forward = _feed_forward(width, feed_forward, dropout)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, events_BTD: Tensor, may_see_BT: Tensor) -> Tensor:
-        """Every event sees every event where `may_see_BT`."""
+    def forward(self, events_BTD: Tensor, mask: Tensor) -> Tensor:
+        """`mask` says which event sees which, as in `Attention`."""
         normed_BTD = self.norm(events_BTD)
-        events_BTD = events_BTD + self.dropout(self.attention(normed_BTD, normed_BTD, may_see_BT))
+        events_BTD = events_BTD + self.dropout(self.attention(normed_BTD, normed_BTD, mask))
         return torch.add(events_BTD, self.dropout(self.feed_forward(events_BTD)))
 
 
@@ -70,7 +70,7 @@ class DecoderBlock(nn.Module):
         """Each place sees itself and the places before it, and the memory where `may_see_BU`."""
         normed_BTD = self.norm(events_BTD)
         events_BTD = events_BTD + self.dropout(self.attention(normed_BTD, normed_BTD, None, is_causal=True))
-        recalled_BTD = self.memory_attention(self.memory_norm(events_BTD), memory_BUD, may_see_BU)
+        recalled_BTD = self.memory_attention(self.memory_norm(events_BTD), memory_BUD, may_see_BU[:, None, None, :])
         events_BTD = events_BTD + self.dropout(recalled_BTD)
         return torch.add(events_BTD, self.dropout(self.feed_forward(events_BTD)))
 

@@ -25,12 +25,16 @@ class Encoded(NamedTuple):
     """The customer vectors."""
 
 
-class Encoder(nn.Module):
-    """Event vectors -> linear -> blocks -> concat with the profile -> dense layers -> pooling -> customer vector."""
+class PaperEncoder(nn.Module):
+    """Event vectors -> linear -> blocks -> concat with the profile -> dense layers -> pooling -> customer vector.
+
+    Every event sees every other, so that a pass is good for one as_of.
+    """
 
     def __init__(self, section: ModelSection, layout: Layout, scaling: Mapping[str, Scaling]) -> None:
         super().__init__()
         width = section.width
+        self.embedding_size = section.embedding_size
         self.event_vectors = EventVectors(layout, scaling)
         self.profile_vectors = ProfileVectors(layout, scaling)
         self.project = nn.Linear(self.event_vectors.size, width)
@@ -42,6 +46,7 @@ class Encoder(nn.Module):
         self.dense = nn.Sequential(
             nn.Linear(width + self.profile_vectors.size, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width)
         )
+        assert section.pooling != "decayed"  # the configuration refuses it
         self.pooling = Pooling(section.pooling, width)
         self.embed = nn.Linear(width, section.embedding_size)
 
@@ -51,8 +56,8 @@ class Encoder(nn.Module):
         is_real_BT = batch.is_real_BT
         hidden_BTD = self.project(events_BTF)
         for block in self.blocks:
-            hidden_BTD = block(hidden_BTD, is_real_BT)
+            hidden_BTD = block(hidden_BTD, is_real_BT[:, None, None, :])
         profile_BTF = self.profile_vectors(batch)[:, None, :].expand(-1, hidden_BTD.shape[1], -1)
         memory_BTD = self.dense(torch.cat([self.norm(hidden_BTD), profile_BTF], dim=-1))
-        embedding_BE = self.embed(self.pooling(memory_BTD, batch.num_events_B))
+        embedding_BE = self.embed(self.pooling(memory_BTD, is_real_BT[:, None, :])[:, 0])
         return Encoded(events_BTF, memory_BTD, embedding_BE)

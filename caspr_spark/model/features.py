@@ -61,11 +61,16 @@ def gap_days(batch: Batch, is_visible_BT: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class EventVectors(nn.Module):
-    """Batch -> events_BTF. `size` is F."""
+    """Batch -> events_BTF. `size` is F.
 
-    def __init__(self, layout: Layout, scaling: Mapping[str, Scaling]) -> None:
+    Without `knows_as_of` an event's vector has neither its position nor the time to as_of: it is the same for every
+    as_of, and however many events before it are kept.
+    """
+
+    def __init__(self, layout: Layout, scaling: Mapping[str, Scaling], *, knows_as_of: bool = True) -> None:
         super().__init__()
         self.layout = layout
+        self.knows_as_of = knows_as_of
         self.scale = Scale(layout.numerical, scaling)
         self.embeddings = nn.ModuleList(_embedding(attribute) for attribute in layout.categorical)
         self.set_embeddings = nn.ModuleList(
@@ -73,7 +78,7 @@ class EventVectors(nn.Module):
             for one in layout.sets
         )
         self.num_waves = max(2, math.ceil(math.log2(layout.max_events)))
-        position_and_times = 1 + 2 * self.num_waves + 2
+        position_and_times = 1 + 2 * self.num_waves + 2 if knows_as_of else 1
         embedded = sum(embedding_dimension(attribute.num_ids) for attribute in layout.categorical)
         embedded += sum(embedding_dimension(attribute.num_ids) for attribute in layout.sets)
         self.size = position_and_times + 2 * len(layout.numerical) + embedded
@@ -83,10 +88,11 @@ class EventVectors(nn.Module):
         is_visible_BT = batch.is_real_BT if is_masked_BT is None else batch.is_real_BT & ~is_masked_BT
         scaled_BTN, is_present_BTN = self.scale(batch.numerical_BTN)
         is_shown_BTN = is_present_BTN & is_visible_BT[:, :, None]
-        gaps_BT2 = torch.stack(gap_days(batch, is_visible_BT), dim=-1)
-        times_BT2 = torch.where(is_visible_BT[:, :, None], gaps_BT2.log1p().float() / LOG_DAYS_SCALE, 0.0)
+        days = torch.stack(gap_days(batch, is_visible_BT)[: 2 if self.knows_as_of else 1], dim=-1)
+        times = torch.where(is_visible_BT[:, :, None], days.log1p().float() / LOG_DAYS_SCALE, 0.0)
         shown_BTN = torch.where(is_shown_BTN, scaled_BTN, 0.0)
-        parts = [self._positions(batch), shown_BTN, is_shown_BTN.float(), times_BT2]
+        parts = [self._positions(batch)] if self.knows_as_of else []
+        parts += [shown_BTN, is_shown_BTN.float(), times]
         parts += self._embedded(batch, is_visible_BT, is_masked_BT)
         return torch.cat(parts, dim=-1)
 

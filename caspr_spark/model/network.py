@@ -1,4 +1,4 @@
-"""The whole network that is pretrained and kept in a checkpoint: encoder, decoder and heads."""
+"""The whole network that is pretrained and kept in a checkpoint: the encoder, and what its objectives need."""
 
 from collections.abc import Mapping
 
@@ -7,21 +7,29 @@ from torch import Tensor, nn
 from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
+from caspr_spark.model.causal import CausalEncoder
 from caspr_spark.model.decoder import Decoder, Heads
-from caspr_spark.model.encoder import Encoder
+from caspr_spark.model.encoder import PaperEncoder
+from caspr_spark.model.future import FutureHeads
+
+Encoder = PaperEncoder | CausalEncoder
 
 
 class Network(nn.Module):
-    """Encoder, decoder and one head an attribute."""
+    """The encoder; a decoder and one head an attribute for masked recovery; heads for the future."""
 
     def __init__(self, section: ModelSection, layout: Layout, scaling: Mapping[str, Scaling]) -> None:
         super().__init__()
         self.layout = layout
-        self.encoder = Encoder(section, layout, scaling)
-        self.decoder = Decoder(section, self.encoder.event_vectors.size)
-        self.heads = Heads(section, layout)
+        is_paper = section.encoder == "caspr"
+        self.encoder: Encoder = (PaperEncoder if is_paper else CausalEncoder)(section, layout, scaling)
+        objectives = section.objectives
+        self.decoder = Decoder(section, self.encoder.event_vectors.size) if objectives.masked else None
+        self.heads = Heads(section, layout) if objectives.masked else None
+        self.future = FutureHeads(section.embedding_size, layout) if objectives.future else None
 
     def forward(self, batch: Batch, is_masked_BT: Tensor, sees_events_B: Tensor) -> Tensor:
         """decoded_MD of the masked events, in the order of `is_masked_BT`'s True places."""
+        assert self.decoder is not None
         decoded_BTD: Tensor = self.decoder(batch, self.encoder(batch, is_masked_BT), sees_events_B)
         return decoded_BTD[is_masked_BT]

@@ -11,12 +11,13 @@ from caspr_spark.errors import UnsafeError
 from caspr_spark.manifest import Fit, Layout
 from caspr_spark.model.batch import Columns, batch_of, columns_of
 from caspr_spark.model.checkpoint import Checkpoint, load_checkpoint
-from caspr_spark.model.encoder import Encoder
-from caspr_spark.model.network import Network
+from caspr_spark.model.network import Encoder, Network
 from caspr_spark.registry import ModelRecord, check_fits
 
-CHUNK = 256
-"""Customers that are encoded at once, of similar length; it changes the speed, not the vectors."""
+CHUNK_EVENTS = 16_384
+"""Events, padding included, that are encoded at once; customers of similar length go together. It changes the speed,
+not the vectors."""
+MOST_CUSTOMERS = 256
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,15 @@ def encode(
         for name in columns_of(layout)
         if name in columns
     }
-    embedding_BE = np.empty((num_customers, encoder.embed.out_features), dtype=np.float32)
+    embedding_BE = np.empty((num_customers, encoder.embedding_size), dtype=np.float32)
     was_training = encoder.training
     encoder.eval()
     with torch.inference_mode():
-        for start in range(0, num_customers, CHUNK):
-            chosen = by_length[start : start + CHUNK]
+        start = 0
+        while start < num_customers:
+            longest = int(num_events_B[by_length[min(start + MOST_CUSTOMERS, num_customers) - 1]])
+            chosen = by_length[start : start + min(MOST_CUSTOMERS, max(1, CHUNK_EVENTS // max(1, longest)))]
+            start += len(chosen)
             rows = {name: values[chosen] for name, values in by_customer.items()}
             batch = batch_of(rows, layout, as_of_B[chosen])
             embedding_BE[chosen] = encoder(batch).embedding_BE.numpy()

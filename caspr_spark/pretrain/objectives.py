@@ -1,10 +1,11 @@
-"""Masked entity recovery (sections 5.2 and 5.3 of the paper): which events are masked, and what a guess of them costs.
+"""What an objective is, and masked entity recovery (sections 5.2 and 5.3 of the paper).
 
 Every random choice is a hash of (seed, epoch, customer, position), so that it does not depend on the batch, on the
 order of the customers or on how many workers share them.
 """
 
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,10 +19,35 @@ from caspr_spark.model.network import Network
 from schemas.vocabulary import PADDING_ID
 
 GOLDEN = 0x9E3779B97F4A7C15
-MASKING, MEMORY = 1, 2
+MASKING, MEMORY, AS_OF_TIMES = 1, 2, 3
 """What a hash is drawn for."""
 SMALLEST_CONSTANT_LOSS = 1e-3
 """An attribute that a constant guesses better than this has nothing to teach, and would be divided by almost 0."""
+
+
+class Objective(Protocol):
+    """A loss that is a sum over A terms, each (summed loss / count / loss of the best constant guess).
+
+    1.0 is therefore as good as a constant. Sums and counts are kept apart, so that workers can add theirs up.
+    """
+
+    size: int
+    """A."""
+
+    def draw(self, batch: Batch, *, epoch: int) -> Any:
+        """The random choices of this epoch for these customers."""
+
+    def counts(self, batch: Batch, drawn: Any) -> Tensor:
+        """float64 [A]: what there is to guess."""
+
+    def sums(self, network: Network, batch: Batch, drawn: Any) -> Tensor:
+        """float32 [A]: the summed loss of all guesses."""
+
+    def weights(self, counts_A: Tensor) -> Tensor:
+        """[A] such that (weights * sums).sum() is the loss of these counts; `counts_A` is that of all workers."""
+
+    def by_name(self, sums_A: Tensor, counts_A: Tensor) -> dict[str, float]:
+        """What the user is told: part of the objective -> loss / constant loss; their mean is the loss."""
 
 
 def _signed(number: int) -> int:
@@ -62,19 +88,28 @@ def masked_events(batch: Batch, *, seed: int, epoch: int, mask_share: float) -> 
 
 def sees_events(batch: Batch, *, seed: int, epoch: int, memory_dropout: float) -> Tensor:
     """True [B] for customers whose decoder sees the single events; False for a share of `memory_dropout`."""
-    hash_B = hash_of(MEMORY, seed, epoch, batch.customer_key_B)
-    uniform_B = ((hash_B >> 11) & (2**53 - 1)).double() / 2**53
-    return uniform_B >= memory_dropout
+    return uniform(hash_of(MEMORY, seed, epoch, batch.customer_key_B)) >= memory_dropout
+
+
+def uniform(hashes: Tensor) -> Tensor:
+    """int64 hashes as float64 from 0 to below 1."""
+    return ((hashes >> 11) & (2**53 - 1)).double() / 2**53
 
 
 class MaskedRecovery:
-    """The loss: for every attribute its mean over masked events where it is present / the best constant guess's.
+    """The loss: for every attribute its mean over masked events where it is present / the best constant guess's."""
 
-    1.0 is therefore as good as a constant. Sums and counts are kept apart, so that workers can add theirs up.
-    """
-
-    def __init__(self, layout: Layout, scaling: Mapping[str, Scaling]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        scaling: Mapping[str, Scaling],
+        *,
+        seed: int = 0,
+        mask_share: float = 0.3,
+        memory_dropout: float = 0.5,
+    ) -> None:
         self.layout = layout
+        self.seed, self.mask_share, self.memory_dropout = seed, mask_share, memory_dropout
         names = [a.name for a in layout.categorical] + [a.name for a in layout.sets] + list(layout.numerical)
         if missing := [name for name in names if name not in scaling]:
             raise CasprError(f"manifest: no scaling for {', '.join(missing)}; rebuild the sequences")
@@ -84,9 +119,17 @@ class MaskedRecovery:
         varies = [name not in layout.numerical or bool(scaling[name].standard_deviation) for name in names]
         self.is_taught_A = (constant_A >= SMALLEST_CONSTANT_LOSS) & torch.tensor(varies, dtype=torch.bool)
         self.constant_A = torch.where(self.is_taught_A, constant_A, 1.0)
+        self.size = len(names)
 
-    def counts(self, batch: Batch, is_masked_BT: Tensor) -> Tensor:
+    def draw(self, batch: Batch, *, epoch: int) -> tuple[Tensor, Tensor]:
+        """is_masked_BT and sees_events_B."""
+        chance = {"seed": self.seed, "epoch": epoch}
+        is_masked_BT = masked_events(batch, mask_share=self.mask_share, **chance)
+        return is_masked_BT, sees_events(batch, memory_dropout=self.memory_dropout, **chance)
+
+    def counts(self, batch: Batch, drawn: tuple[Tensor, Tensor]) -> Tensor:
         """float64 [A]: masked events in which the attribute is present."""
+        is_masked_BT, _ = drawn
         presence = [(batch.categorical_BTC[is_masked_BT] != PADDING_ID).sum(dim=0)]
         presence += [
             (ids_BTS[is_masked_BT] != PADDING_ID).any(dim=-1).sum()[None]
@@ -95,8 +138,12 @@ class MaskedRecovery:
         presence += [(~batch.numerical_BTN[is_masked_BT].isnan()).sum(dim=0)]
         return torch.cat(presence).double()
 
-    def sums(self, network: Network, batch: Batch, is_masked_BT: Tensor, sees_events_B: Tensor) -> Tensor:
+    def sums(self, network: Network, batch: Batch, drawn: tuple[Tensor, Tensor]) -> Tensor:
         """float32 [A]: summed loss of the masked events in which the attribute is present. Logits exist only there."""
+        is_masked_BT, sees_events_B = drawn
+        if not is_masked_BT.any():
+            return torch.zeros(self.size)
+        assert network.heads is not None
         decoded_MD = network(batch, is_masked_BT, sees_events_B)
         losses = []
         ids_MC = batch.categorical_BTC[is_masked_BT]
@@ -121,7 +168,7 @@ class MaskedRecovery:
         share_A = 1.0 / (counts_A.clamp(min=1) * self.constant_A * is_used_A.sum().clamp(min=1))
         return torch.where(is_used_A, share_A, 0.0)
 
-    def by_attribute(self, sums_A: Tensor, counts_A: Tensor) -> dict[str, float]:
+    def by_name(self, sums_A: Tensor, counts_A: Tensor) -> dict[str, float]:
         """Attribute -> mean loss / constant loss, for attributes that were seen and can be taught."""
         ratio_A = sums_A.double() / counts_A.clamp(min=1) / self.constant_A
         used = (self.is_taught_A & (counts_A > 0)).tolist()

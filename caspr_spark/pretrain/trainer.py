@@ -14,15 +14,19 @@ from caspr_spark.manifest import SequenceManifest, Split, read_manifest
 from caspr_spark.model.batch import Batch, batch_of
 from caspr_spark.model.checkpoint import save_checkpoint
 from caspr_spark.model.network import Network
+from caspr_spark.pretrain.combined import Combined
 from caspr_spark.pretrain.job import EpochRecord, Job
-from caspr_spark.pretrain.objectives import MaskedRecovery, masked_events, sees_events
 from caspr_spark.pretrain.ranks import Ranks
 from caspr_spark.pretrain.reader import Rows, SequenceReader
 from caspr_spark.pretrain.state import FlatWeights, TrainingState, load_state, save_state
 from caspr_spark.registry import ModelRecord
 
 VALIDATION_EPOCH = 0
-"""Masks of validation customers are those of this epoch, always: their loss is comparable from epoch to epoch."""
+"""What is drawn for validation customers is that of this epoch, always: their loss is comparable between epochs."""
+WARM_SHARE = 0.3
+"""Of the steps of schedule one_cycle, over which the learning rate rises."""
+FIRST_RATE, LAST_RATE = 0.04, 4e-6
+"""Of the highest learning rate."""
 CHUNK = 32
 """Customers that go through the network at once. A step adds up the chunks of its batch: same loss, less padding."""
 ADAM_BETAS = (0.9, 0.999)
@@ -89,7 +93,7 @@ def _is_over(state: TrainingState, patience: int) -> bool:
 class Tally:
     """Sums and counts [A] of one pass over a split, all ranks together once the pass is over."""
 
-    objective: MaskedRecovery
+    objective: Combined
     sums_A: Tensor
     counts_A: Tensor
     rows: int = 0
@@ -97,7 +101,7 @@ class Tally:
 
     @property
     def by_attribute(self) -> dict[str, float]:
-        return self.objective.by_attribute(self.sums_A, self.counts_A)
+        return self.objective.by_name(self.sums_A, self.counts_A)
 
     @property
     def has_any(self) -> bool:
@@ -105,9 +109,8 @@ class Tally:
 
     @property
     def loss(self) -> float:
-        """Mean over the attributes; 1.0 is the best constant guess."""
-        ratios = self.by_attribute.values()
-        return sum(ratios) / len(ratios)
+        """Mean over the objectives, by their weights; 1.0 is the best constant guess."""
+        return self.objective.loss(self.sums_A, self.counts_A)
 
 
 class _Trainer:
@@ -120,10 +123,16 @@ class _Trainer:
         shard = {"rank": ranks.rank, "size": ranks.size}
         self.training = SequenceReader(job.manifest_folder, self.manifest, "training", **shard)
         self.validation = SequenceReader(job.manifest_folder, self.manifest, "validation", **shard)
-        self.objective = MaskedRecovery(self.manifest.layout, self.manifest.scaling)
         self.network = Network(job.model, self.manifest.layout, self.manifest.scaling)
-        self.flat = FlatWeights(self.network, num_extra=len(self.objective.names))
-        self.optimizer = torch.optim.Adam([self.flat.weights_W], lr=job.pretrain.learning_rate, betas=ADAM_BETAS)
+        self.objective = Combined(job, self.manifest)
+        self.objective.fit(self.network, self._all_chunks, ranks)
+        self.flat = FlatWeights(self.network, num_extra=self.objective.size)
+        self.optimizer = torch.optim.AdamW(
+            [self.flat.weights_W],
+            lr=job.pretrain.learning_rate,
+            betas=ADAM_BETAS,
+            weight_decay=job.pretrain.weight_decay,
+        )
         self.num_steps = max(-(-rows // job.pretrain.batch_size) for rows in self.training.rows_by_rank)
         """Steps an epoch, the same on every rank; a rank that has run out of customers adds nothing to the last."""
 
@@ -158,6 +167,7 @@ class _Trainer:
         self.network.train()
         batches = self.training.batches(self.job.pretrain.batch_size, shuffle_seed=seed)
         for step in range(1, self.num_steps + 1):
+            self.optimizer.param_groups[0]["lr"] = self._learning_rate(state.num_steps)
             sums_A, counts_A = self._step(self._next(batches, tally), epoch, step)
             state.num_steps += int(counts_A.any())
             tally.sums_A += sums_A
@@ -168,23 +178,23 @@ class _Trainer:
         tally.rows = self._all_rows(tally.rows, self.training, "training")
         if not tally.has_any:
             raise CasprError(
-                f"{self.job.manifest_folder}: nothing to recover: no training customer has two events of which one can "
-                "be masked; check sequences.max_events and the events"
+                f"{self.job.manifest_folder}: nothing to learn from: no training customer has two events, of which one "
+                "can be masked or foretold; check sequences.max_events and the events"
             )
         return tally
 
     def _step(self, chunks: list[Batch], epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """One step of all ranks: (sums_A, counts_A) over them. No chunks: this rank has no more customers."""
         self.flat.message.zero_()
-        choices = [self._choices(chunk, epoch) for chunk in chunks]
-        counts_A = torch.zeros(len(self.objective.names), dtype=torch.float64)
-        for chunk, (is_masked_BT, _) in zip(chunks, choices, strict=True):
-            counts_A += self.objective.counts(chunk, is_masked_BT)
+        drawn = [self.objective.draw(chunk, epoch=epoch) for chunk in chunks]
+        counts_A = torch.zeros(self.objective.size, dtype=torch.float64)
+        for chunk, of_chunk in zip(chunks, drawn, strict=True):
+            counts_A += self.objective.counts(chunk, of_chunk)
         self.ranks.sum_(counts_A)
         weights_A = self.objective.weights(counts_A).float()
-        for chunk, (is_masked_BT, sees_events_B) in zip(chunks, choices, strict=True):
-            if is_masked_BT.any():
-                sums_A = self.objective.sums(self.network, chunk, is_masked_BT, sees_events_B)
+        for chunk, of_chunk in zip(chunks, drawn, strict=True):
+            sums_A = self.objective.sums(self.network, chunk, of_chunk)
+            if sums_A.requires_grad:
                 (weights_A * sums_A).sum().backward()  # type: ignore[no-untyped-call]
                 self.flat.extra.add_(sums_A.detach())
         self.ranks.sum_(self.flat.message)
@@ -208,10 +218,9 @@ class _Trainer:
         with torch.inference_mode():
             while chunks := self._next(batches, tally):
                 for chunk in chunks:
-                    is_masked_BT, sees_events_B = self._choices(chunk, VALIDATION_EPOCH)
-                    tally.counts_A += self.objective.counts(chunk, is_masked_BT)
-                    if is_masked_BT.any():
-                        tally.sums_A += self.objective.sums(self.network, chunk, is_masked_BT, sees_events_B).double()
+                    drawn = self.objective.draw(chunk, epoch=VALIDATION_EPOCH)
+                    tally.counts_A += self.objective.counts(chunk, drawn)
+                    tally.sums_A += self.objective.sums(self.network, chunk, drawn).double()
                 self.beat()
         self.ranks.sum_(tally.sums_A)
         self.ranks.sum_(tally.counts_A)
@@ -245,13 +254,25 @@ class _Trainer:
         return save_checkpoint(self.job.root, model, self.network.state_dict(), curve)
 
     def _tally(self) -> Tally:
-        zeros_A = torch.zeros(len(self.objective.names), dtype=torch.float64)
+        zeros_A = torch.zeros(self.objective.size, dtype=torch.float64)
         return Tally(self.objective, zeros_A, zeros_A.clone())
 
-    def _choices(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
-        chance = {"seed": self.job.seed, "epoch": epoch}
-        is_masked_BT = masked_events(batch, mask_share=self.job.pretrain.mask_share, **chance)
-        return is_masked_BT, sees_events(batch, memory_dropout=self.job.model.memory_dropout, **chance)
+    def _learning_rate(self, num_steps: int) -> float:
+        """After so many steps: constant, or rising and falling along half a cosine each (one cycle)."""
+        highest = self.job.pretrain.learning_rate
+        if self.job.pretrain.schedule == "constant":
+            return highest
+        done = num_steps / (self.num_steps * self.job.pretrain.max_epochs)
+        rising = min(done / WARM_SHARE, 1.0)
+        falling = max(done - WARM_SHARE, 0.0) / (1.0 - WARM_SHARE)
+        start, share = (FIRST_RATE, rising) if done < WARM_SHARE else (LAST_RATE, 1.0 - falling)
+        return highest * (start + (1.0 - start) * (1.0 - math.cos(math.pi * share)) / 2)
+
+    def _all_chunks(self) -> Iterator[Batch]:
+        """The training customers of this rank, once, in the order of the files; those of similar length together."""
+        for rows in self.training.batches(8 * CHUNK, shuffle_seed=None):
+            yield from self._chunks(rows)
+            self.beat()
 
     def _next(self, batches: Iterator[Rows], tally: Tally) -> list[Batch]:
         """The next batch, cut into chunks of similar length, so that little is spent on padding; [] at the end."""
@@ -260,10 +281,12 @@ class _Trainer:
         tally.waiting_seconds += time.monotonic() - started
         if rows is None:
             return []
-        num_customers = len(rows["num_events"])
-        tally.rows += num_customers
+        tally.rows += len(rows["num_events"])
+        return self._chunks(rows)
+
+    def _chunks(self, rows: Rows) -> list[Batch]:
         by_length = rows["num_events"].argsort(kind="stable")
-        cuts = [by_length[start : start + CHUNK] for start in range(0, num_customers, CHUNK)]
+        cuts = [by_length[start : start + CHUNK] for start in range(0, len(by_length), CHUNK)]
         chunks = ({name: values[chosen] for name, values in rows.items()} for chosen in cuts)
         return [batch_of(chunk, self.manifest.layout, self.as_of_us) for chunk in chunks]
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from caspr_spark.evaluate.experiment import CUSTOMERS, EMBEDDING, RFM, ROC_POINTS, Outcome, paired_scores, random_splits
-from caspr_spark.evaluate.heads import Fitted, fused, with_logarithms
+from caspr_spark.evaluate.heads import Fitted, fused_mean, fused_odds, with_logarithms
+from caspr_spark.evaluate.questions import HOW_MUCH, YES_OR_NO, high_value, how_much
 from caspr_spark.evaluate.significance import TABLE_COLUMNS, corrected_error, p_value, score_table
 
 
@@ -19,7 +20,8 @@ def outcome(seed: int) -> Outcome:
     hand_made[3, 0] = np.nan
     vectors = random.normal(size=(300, 4))
     shares = {"test_share": 0.2, "validation_share": 0.2}
-    return paired_scores({RFM: hand_made, EMBEDDING: vectors}, labels, num_splits=2, seed=seed, **shares)
+    features, rule = {RFM: hand_made, EMBEDDING: vectors}, -hand_made[:, 1]
+    return paired_scores(features, labels, rule=rule, question=YES_OR_NO, num_splits=2, seed=seed, **shares)
 
 
 def test_planted_signal_is_found_by_the_arms_that_see_it() -> None:
@@ -54,8 +56,45 @@ def test_splits_share_no_customer_and_lose_none() -> None:
 def test_late_fusion_averages_log_odds() -> None:
     left, right = Fitted(0.8, np.array([0.5, 0.9, 0.2])), Fitted(0.6, np.array([0.9, 0.9, 0.8]))
     # odds 1 and 9 -> 3, so 0.75; 9 and 9 -> 9; 1/4 and 4 -> 1
-    assert fused(left, right).test_probabilities == pytest.approx([0.75, 0.9, 0.5])
-    assert fused(left, right).validation_auroc == pytest.approx(0.7)
+    assert fused_odds(left, right).test_predictions == pytest.approx([0.75, 0.9, 0.5])
+    assert fused_odds(left, right).validation_score == pytest.approx(0.7)
+    assert fused_mean(left, right).test_predictions == pytest.approx([0.7, 0.9, 0.5])
+
+
+def test_scores_of_amounts_by_hand() -> None:
+    """80 % of 100 is reached by the customers of 60 and 25; they stand first and third of the four that are tested."""
+    everybody = np.array([60.0, 25.0, 10.0, 5.0, 0.0])
+    assert high_value(everybody) == 25.0
+    found = how_much(np.array([60.0, 25.0, 10.0, 0.0]), np.array([50.0, 5.0, 10.0, 4.0]), everybody)
+    assert found == pytest.approx(
+        {"rmse": math.sqrt((100 + 400 + 0 + 16) / 4), "mae": 34 / 4, "spearman": 0.8, "high_value_auroc": 3 / 4}
+    )
+
+
+def test_planted_amounts_are_found_by_the_arms_that_see_them() -> None:
+    """The amount is three times the first feature; the rule knows it exactly."""
+    random = np.random.default_rng(3)
+    hand_made = np.abs(random.normal(size=(300, 2)))
+    labels = 3 * hand_made[:, 0]
+    features = {RFM: hand_made, EMBEDDING: random.normal(size=(300, 4))}
+    shares = {"test_share": 0.2, "validation_share": 0.2}
+    found = paired_scores(features, labels, rule=labels, question=HOW_MUCH, num_splits=2, seed=1, **shares)
+    means = found.scores.groupby(["arm", "head", "metric"])["value"].mean()
+
+    assert found.curves == {}
+    assert means["rule", "best", "rmse"] == 0
+    assert means["rfm", "ridge", "rmse"] < 0.2 < 1.5 < means["embedding", "best", "rmse"]
+    assert means["rfm", "median", "mae"] < 0.5
+    assert means["rfm", "best", "spearman"] > 0.98
+    table = score_table(found.scores.assign(task="value"))
+    lines = table.set_index(["metric", "arm", "head"])
+    assert lines.loc[("rmse", "embedding", "best"), "difference_to_rfm"] > 1
+    assert lines["lower_is_better"].groupby("metric").all().to_dict() == {
+        "rmse": True,
+        "mae": True,
+        "spearman": False,
+        "high_value_auroc": False,
+    }
 
 
 def test_logarithms_keep_the_sign() -> None:

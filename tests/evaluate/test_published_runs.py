@@ -253,12 +253,12 @@ def test_f58_events_after_the_cut_change_no_feature(spark: SparkSession, lake: C
 
 def test_scores_are_written_once(spark: SparkSession, lake: Config) -> None:
     summary = evaluate_embeddings(spark, lake, SECOND)
-    # 4 arms, 3 heads, 2 splits, 2 metrics, and 3 counts a split
-    assert (summary.rows_in, summary.rows_out, summary.changed) == (120, 4 * 3 * 2 * 2 + 3 * 2, True)
+    # 4 arms of 3 heads and the rule, 2 splits, 2 metrics, and 3 counts a split
+    assert (summary.rows_in, summary.rows_out, summary.changed) == (120, (4 * 3 + 1) * 2 * 2 + 3 * 2, True)
     scores = task_score_table(spark, lake, SECOND)
     shares = scores[scores["metric"] == "positive_share"]["value"]
     assert shares.to_list() == pytest.approx([1 / 3, 1 / 3])
-    assert len(score_table(scores)) == 2 * 3 * 4
+    assert len(score_table(scores)) == 2 * (3 * 4 + 1)
     before = version(spark, TASK_SCORES, lake)
     assert not evaluate_embeddings(spark, lake, SECOND).changed
     assert version(spark, TASK_SCORES, lake) == before

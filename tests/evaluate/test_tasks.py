@@ -1,14 +1,17 @@
 """Who is asked about, and what the answer is, at the borders of the windows."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from caspr_spark.errors import UnsafeError
-from caspr_spark.evaluate.tasks import churn_labels, newest_event_time, refuse_leaks
+from caspr_spark.evaluate.tasks import newest_event_time, refuse_leaks, task_labels
 
 CUT = datetime(2017, 10, 2, tzinfo=UTC)
+SHOP: dict[str, Any] = {"source": "shop", "money": "spend", "cut": CUT, "active_days": 56, "horizon_days": 28}
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 
 
@@ -31,7 +34,8 @@ def test_churn_is_no_purchase_from_the_cut_on_to_the_horizon(spark: SparkSession
         ("gets_a_letter", CUT + DAY, "letters"),
     ]
     events = spark.createDataFrame(rows, "customer_id string, event_time timestamp, source string")
-    labels = churn_labels(events, source="shop", cut=CUT, active_days=56, horizon_days=28)
+    labels = task_labels(events.withColumn("spend", F.lit(1.0)), kind="churn", **SHOP)
+    assert {row["customer_id"]: row["rule"] for row in labels.collect()}["active_long_enough"] == 56.0
     assert {row["customer_id"]: row["label"] for row in labels.collect()} == {
         "stays": 0,
         "churns": 1,
@@ -40,6 +44,27 @@ def test_churn_is_no_purchase_from_the_cut_on_to_the_horizon(spark: SparkSession
         "back_before_the_end": 0,
         "active_long_enough": 1,
         "gets_a_letter": 1,
+    }
+
+
+def test_value_is_the_sum_within_the_horizon_and_the_rule_that_of_as_long_before(spark: SparkSession) -> None:
+    rows = [
+        ("ann", CUT - 29 * DAY, "shop", 1.0),
+        ("ann", CUT - 28 * DAY, "shop", 2.0),
+        ("ann", CUT - SECOND, "shop", None),
+        ("ann", CUT, "shop", 4.0),
+        ("ann", CUT + 27 * DAY, "shop", 8.0),
+        ("ann", CUT + 28 * DAY, "shop", 16.0),
+        ("ann", CUT + DAY, "letters", 32.0),
+        ("bob", CUT - 40 * DAY, "shop", 64.0),
+        ("too early", CUT - 57 * DAY, "shop", 1.0),
+        ("new", CUT, "shop", 1.0),
+    ]
+    events = spark.createDataFrame(rows, "customer_id string, event_time timestamp, source string, spend double")
+    labels = task_labels(events, kind="value", **SHOP)
+    assert {row["customer_id"]: (row["label"], row["rule"]) for row in labels.collect()} == {
+        "ann": (12.0, 2.0),
+        "bob": (0.0, 0.0),
     }
 
 

@@ -9,18 +9,31 @@ from numpy.typing import NDArray
 
 from caspr_spark.errors import UnsafeError
 from caspr_spark.model.batch import batch_of
+from caspr_spark.model.causal import CausalEncoder
 from caspr_spark.model.network import Network
 from caspr_spark.model.scoring import encode
-from tests.pretrain.planted import AS_OF_US, Rows, layout_of, model_section, planted_rows, planted_scaling
+from tests.pretrain.planted import AS_OF_US, FUTURE, Rows, layout_of, model_section, planted_rows, planted_scaling
 
 T = 32
 POOLINGS = ["attention", "mean", "last"]
+MODELS: list[dict[str, Any]] = [
+    *({"pooling": pooling} for pooling in POOLINGS),
+    *(FUTURE | {"encoder": encoder} for encoder in ("transformer", "gru", "none")),
+    *(FUTURE | {"pooling": pooling} for pooling in POOLINGS),
+]
+
+
+def name_of(model: dict[str, Any]) -> str:
+    return f"{model.get('encoder', 'caspr')}-{model['pooling']}"
 
 
 def network_of(rows: Rows, **changes: Any) -> Network:
     torch.manual_seed(5)
     layout = layout_of(T)
-    return Network(model_section(**changes), layout, planted_scaling(rows, layout)).eval()
+    network = Network(model_section(**changes), layout, planted_scaling(rows, layout)).eval()
+    if isinstance(network.encoder, CausalEncoder):  # as if trained: what the mixer adds starts at nothing
+        torch.nn.init.ones_(network.encoder.gate_D)
+    return network
 
 
 def vectors(network: Network, rows: Rows) -> NDArray[np.float32]:
@@ -46,18 +59,18 @@ def short_ones(rows: Rows) -> Rows:
     return {name: values[rows["num_events"] <= 16] for name, values in rows.items()}
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_vectors_of_different_customers_differ(rows: Rows, pooling: str) -> None:
-    found = vectors(network_of(rows, pooling=pooling), rows)
+@pytest.mark.parametrize("model", MODELS, ids=name_of)
+def test_vectors_of_different_customers_differ(rows: Rows, model: dict[str, Any]) -> None:
+    found = vectors(network_of(rows, **model), rows)
 
-    assert found.shape == (40, 8)
+    assert found.shape == (40, model.get("embedding_size", 8))
     assert found.dtype == np.float32
     assert len(np.unique(found.round(4), axis=0)) == 40
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_what_stands_in_the_padding_does_not_matter(rows: Rows, pooling: str) -> None:
-    network = network_of(rows, pooling=pooling)
+@pytest.mark.parametrize("model", MODELS, ids=name_of)
+def test_what_stands_in_the_padding_does_not_matter(rows: Rows, model: dict[str, Any]) -> None:
+    network = network_of(rows, **model)
     is_padding = np.arange(T) >= rows["num_events"][:, None]
     dirty = dict(rows)
     for name, rubbish in {"categorical": 4, "sets": 7, "numerical": 1e30, "event_times": AS_OF_US + 1}.items():
@@ -68,9 +81,9 @@ def test_what_stands_in_the_padding_does_not_matter(rows: Rows, pooling: str) ->
     np.testing.assert_array_equal(vectors(network, dirty), vectors(network, rows))
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_how_much_padding_there_is_does_not_matter(rows: Rows, pooling: str) -> None:
-    network, long = network_of(rows, pooling=pooling), short_ones(rows)
+@pytest.mark.parametrize("model", MODELS, ids=name_of)
+def test_how_much_padding_there_is_does_not_matter(rows: Rows, model: dict[str, Any]) -> None:
+    network, long = network_of(rows, **model), short_ones(rows)
     short = dict(long)
     for name in ("categorical", "sets", "numerical", "event_times"):
         customers = len(long["num_events"])
@@ -79,9 +92,9 @@ def test_how_much_padding_there_is_does_not_matter(rows: Rows, pooling: str) -> 
     np.testing.assert_array_equal(vectors(network, short), vectors(network, long))
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_f74_who_else_is_in_the_batch_does_not_matter(rows: Rows, pooling: str) -> None:
-    network = network_of(rows, pooling=pooling)
+@pytest.mark.parametrize("model", MODELS, ids=name_of)
+def test_f74_who_else_is_in_the_batch_does_not_matter(rows: Rows, model: dict[str, Any]) -> None:
+    network = network_of(rows, **model)
     together = vectors(network, rows)
     alone = np.concatenate([vectors(network, {k: v[i : i + 1] for k, v in rows.items()}) for i in range(40)])
     order = np.random.default_rng(2).permutation(40)
@@ -113,8 +126,9 @@ def test_scoring_and_training_take_the_same_path(rows: Rows) -> None:
     assert_same_direction(vectors(network, rows), trained)
 
 
-def test_order_of_events_and_profile_reach_the_vector(rows: Rows) -> None:
-    network = network_of(rows)
+@pytest.mark.parametrize("model", [{}, FUTURE], ids=["caspr", "causal"])
+def test_order_of_events_and_profile_reach_the_vector(rows: Rows, model: dict[str, Any]) -> None:
+    network = network_of(rows, **model)
     plain = vectors(network, rows)
     other_profile = rows | {"profile_categorical": (rows["profile_categorical"] + 1) % 6}
     swapped = rows["categorical"].reshape(40, T, 2).copy()

@@ -158,6 +158,8 @@ def as_table(rows: Rows, chosen: slice) -> pa.Table:
 
 def model_section(**changes: Any) -> ModelSection:
     small = {
+        "objectives": {"masked": 1.0, "future": 0.0},
+        "encoder": "caspr",
         "embedding_size": 8,
         "width": 16,
         "num_heads": 2,
@@ -165,10 +167,21 @@ def model_section(**changes: Any) -> ModelSection:
         "encoder_layers": 1,
         "decoder_layers": 1,
         "dropout": 0.0,
+        "event_dropout": 0.0,
+        "values_dropout": 0.0,
         "pooling": "attention",
         "memory_dropout": 0.5,
     }
     return ModelSection.model_validate(small | changes)
+
+
+FUTURE: dict[str, Any] = {
+    "objectives": {"masked": 0.0, "future": 1.0},
+    "encoder": "transformer",
+    "pooling": "decayed",
+    "embedding_size": 24,
+}
+"""What makes a model section that of the default recipe, small."""
 
 
 def pretrain_section(**changes: Any) -> PretrainSection:
@@ -177,8 +190,12 @@ def pretrain_section(**changes: Any) -> PretrainSection:
         "num_workers": 1,
         "threads": 1,
         "mask_share": 0.3,
+        "as_of_times": 4,
+        "longest_horizon_days": None,
         "batch_size": 64,
         "learning_rate": 0.003,
+        "schedule": "constant",
+        "weight_decay": 0.0,
         "gradient_clip": 1.0,
         "max_epochs": 2,
         "patience": 2,

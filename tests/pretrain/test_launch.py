@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,18 +16,30 @@ from caspr_spark.model.checkpoint import load_checkpoint
 from caspr_spark.pretrain import launch
 from caspr_spark.pretrain.job import EpochRecord
 from caspr_spark.registry import kept_models
-from tests.pretrain.planted import FilePlan, model_section, pretrain_section, write_planted
+from tests.pretrain.planted import FUTURE, FilePlan, model_section, pretrain_section, write_planted
 
 UNEVEN = [FilePlan("training", (40, 7, 25)), FilePlan("training", (3, 30)), FilePlan("validation", (20,))]
 """Rank 0 of two reads 40 + 25 + 30 = 95 customers, rank 1 7 + 3 = 10; there is one validation row group."""
 ONE_BATCH = {"batch_size": 200, "max_epochs": 6, "patience": 6}
+MODELS: list[dict[str, Any]] = [{}, FUTURE]
+NAMES = ["masked", "future"]
 
 
-def trained(folder: Path, root: Path, **changes: object) -> tuple[str, list[EpochRecord]]:
+class Alone(NamedTuple):
+    """What one process trained that takes all training customers at each step."""
+
+    model: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+    records: list[EpochRecord]
+
+
+def trained(
+    folder: Path, root: Path, *, model: dict[str, Any] | None = None, **changes: object
+) -> tuple[str, list[EpochRecord]]:
     records: list[EpochRecord] = []
     version = launch.pretrain(
         folder,
-        model=model_section(),
+        model=model_section(**(model or {})),
         pretrain=pretrain_section(**changes),
         seed=3,
         root=root,
@@ -47,38 +60,36 @@ def sequences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(
-    sequences: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, torch.Tensor], list[EpochRecord]]:
-    """Weights and curve of one process that takes all training customers at each step."""
+def alone(request: pytest.FixtureRequest, sequences: Path, tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """Of the model that the test names."""
     root = tmp_path_factory.mktemp("alone")
-    version, records = trained(sequences, root, **ONE_BATCH)
-    return weights(root, version), records
+    version, records = trained(sequences, root, model=request.param, **ONE_BATCH)
+    return Alone(request.param, weights(root, version), records)
 
 
+@pytest.mark.parametrize("alone", MODELS, ids=NAMES, indirect=True)
 @pytest.mark.parametrize("launcher", ["horovod", "torchrun"])
 def test_two_ranks_with_uneven_row_groups_train_what_one_process_trains(
     launcher: str,
     sequences: Path,
-    alone: tuple[dict[str, torch.Tensor], list[EpochRecord]],
+    alone: Alone,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
 
-    version, records = trained(sequences, tmp_path, launcher=launcher, num_workers=2, **ONE_BATCH)
+    version, records = trained(sequences, tmp_path, model=alone.model, launcher=launcher, num_workers=2, **ONE_BATCH)
 
     of_rank = [np.load(tmp_path / f"weights-{rank}.npy") for rank in (0, 1)]
     np.testing.assert_array_equal(of_rank[0], of_rank[1])
-    weights_alone, records_alone = alone
     assert [record.rows for record in records] == [105] * 6
     np.testing.assert_allclose(
         [[record.training_loss, record.judged_loss] for record in records],
-        [[record.training_loss, record.judged_loss] for record in records_alone],
+        [[record.training_loss, record.judged_loss] for record in alone.records],
         rtol=1e-4,
     )
     for name, tensor in weights(tmp_path, version).items():
-        torch.testing.assert_close(tensor, weights_alone[name], rtol=0, atol=2e-4, msg=name)
+        torch.testing.assert_close(tensor, alone.weights[name], rtol=0, atol=2e-4, msg=name)
 
 
 def test_f76_ranks_with_unequal_numbers_of_batches_do_not_wait_for_ever(sequences: Path, tmp_path: Path) -> None:
@@ -137,9 +148,8 @@ def test_two_trainings_of_one_root_do_not_mix(sequences: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_horovod_on_spark_trains_what_one_process_trains(
-    sequences: Path, alone: tuple[dict[str, torch.Tensor], list[EpochRecord]], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("alone", MODELS[:1], ids=NAMES[:1], indirect=True)
+def test_horovod_on_spark_trains_what_one_process_trains(sequences: Path, alone: Alone, tmp_path: Path) -> None:
     """In a process of its own: it must not end the Spark session that other tests share."""
     job = {"folder": str(sequences), "root": str(tmp_path), "changes": ONE_BATCH}
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
@@ -149,7 +159,6 @@ def test_horovod_on_spark_trains_what_one_process_trains(
 
     assert done.returncode == 0, done.stderr[-3000:]
     version, *losses = done.stdout.split()
-    weights_alone, records_alone = alone
-    np.testing.assert_allclose(np.array(losses, float), [record.training_loss for record in records_alone], rtol=1e-4)
+    np.testing.assert_allclose(np.array(losses, float), [record.training_loss for record in alone.records], rtol=1e-4)
     for name, tensor in weights(tmp_path, version).items():
-        torch.testing.assert_close(tensor, weights_alone[name], rtol=0, atol=2e-4, msg=name)
+        torch.testing.assert_close(tensor, alone.weights[name], rtol=0, atol=2e-4, msg=name)

@@ -102,11 +102,12 @@ def test_losses_are_those_of_masked_events_that_have_the_attribute() -> None:
     network, one = Network(model_section(), LAYOUT, SCALING).eval(), batch()
     is_masked_BT, sees_B = masked_events(one, mask_share=0.3, **CHANCE), torch.ones(60, dtype=torch.bool)
     objective = MaskedRecovery(LAYOUT, SCALING)
+    drawn = (is_masked_BT, sees_B)
 
-    sums_A, counts_A = objective.sums(network, one, is_masked_BT, sees_B), objective.counts(one, is_masked_BT)
+    sums_A, counts_A = objective.sums(network, one, drawn), objective.counts(one, drawn)
 
     expected = slow_loss(network, one, is_masked_BT, sees_B)
-    assert objective.by_attribute(sums_A.detach(), counts_A) == pytest.approx(expected, rel=1e-5)
+    assert objective.by_name(sums_A.detach(), counts_A) == pytest.approx(expected, rel=1e-5)
     loss = (objective.weights(counts_A) * sums_A).sum().item()
     assert loss == pytest.approx(np.mean(list(expected.values())), rel=1e-5)
 
@@ -117,8 +118,8 @@ def test_sums_and_counts_of_two_halves_add_up_to_those_of_the_whole() -> None:
 
     def sums(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         one = batch(rows)
-        mask, sees = masked_events(one, mask_share=0.3, **CHANCE), sees_events(one, memory_dropout=0.5, **CHANCE)
-        return objective.sums(network, one, mask, sees), objective.counts(one, mask)
+        drawn = masked_events(one, mask_share=0.3, **CHANCE), sees_events(one, memory_dropout=0.5, **CHANCE)
+        return objective.sums(network, one, drawn), objective.counts(one, drawn)
 
     parts = [sums({name: values[chosen] for name, values in ROWS.items()}) for chosen in (slice(0, 9), slice(9, 60))]
     whole = sums(ROWS)

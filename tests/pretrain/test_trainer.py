@@ -20,7 +20,15 @@ from caspr_spark.pretrain.launch import pretrain
 from caspr_spark.pretrain.objectives import MaskedRecovery
 from caspr_spark.pretrain.reader import Rows, SequenceReader
 from caspr_spark.registry import kept_models
-from tests.pretrain.planted import AS_OF_US, FilePlan, model_section, planted_rows, pretrain_section, write_planted
+from tests.pretrain.planted import (
+    AS_OF_US,
+    FUTURE,
+    FilePlan,
+    model_section,
+    planted_rows,
+    pretrain_section,
+    write_planted,
+)
 
 PLANS = [FilePlan("training", (300, 200, 100)), FilePlan("validation", (150,))]
 
@@ -62,6 +70,49 @@ def test_masked_events_are_recovered_better_than_by_a_constant(
     assert set(last.validation_by_attribute) == {"shop", "colour", "labels", "amount", "refund"}
     assert all(loss < 0.9 for loss in last.validation_by_attribute.values())
     assert [record.rows for record in records] == [600] * len(records)
+
+
+def test_the_future_is_foretold_better_than_by_a_constant(folder: Path, tmp_path: Path) -> None:
+    """Amounts and values repeat with the customer's phase and period; how often somebody comes is mere chance."""
+    records = trained(folder, tmp_path, model=FUTURE, max_epochs=12, patience=12)
+
+    best = records[-1].validation_by_attribute
+    assert list(best) == ["any", "count", "amounts_log", "amounts_linear", "next_values", "new_values"]
+    assert records[-1].training_loss < records[0].training_loss
+    assert all(best[part] < 0.9 for part in ("amounts_log", "amounts_linear", "next_values", "new_values"))
+
+
+def test_objectives_are_summed_by_their_weights(folder: Path, tmp_path: Path) -> None:
+    model = FUTURE | {"objectives": {"masked": 1.0, "future": 3.0}, "pooling": "attention", "encoder": "gru"}
+    records = trained(folder, tmp_path, model=model)
+
+    of_part = list(records[-1].validation_by_attribute.values())
+    assert len(of_part) == 5 + 6
+    assert records[-1].validation_loss == pytest.approx((np.mean(of_part[:5]) + 3 * np.mean(of_part[5:])) / 4)
+
+
+def test_one_cycle_is_that_of_torch(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three steps an epoch; torch counts its last step as the end of the cycle, we the step after it."""
+    from caspr_spark.pretrain import trainer
+
+    used: list[float] = []
+    plain = trainer._Trainer._step
+
+    def spied(self: trainer._Trainer, *arguments: Any) -> tuple[Tensor, Tensor]:
+        used.append(self.optimizer.param_groups[0]["lr"])
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(trainer._Trainer, "_step", spied)
+    trained(folder, tmp_path, batch_size=200, schedule="one_cycle", max_epochs=10, patience=10, learning_rate=0.01)
+
+    weights = torch.zeros(1, requires_grad=True)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(torch.optim.SGD([weights]), 0.01, total_steps=31, pct_start=10 / 31)
+    expected = []
+    for _ in range(30):
+        expected.append(theirs.get_last_lr()[0])
+        theirs.optimizer.step()
+        theirs.step()
+    assert used == pytest.approx(expected, rel=1e-3, abs=1e-9)
 
 
 def test_the_same_training_gives_the_same_version_and_finite_vectors(folder: Path, tmp_path: Path) -> None:
@@ -111,7 +162,7 @@ def test_training_stops_after_patience_epochs_and_keeps_the_best_weights(
     def planted(self: trainer._Trainer) -> trainer.Tally:
         tally = plain(self)
         kept.append(self.flat.weights_W.detach().clone())
-        tally.sums_A = tally.counts_A * self.objective.constant_A * next(curve)
+        tally.sums_A = tally.counts_A * self.objective.parts[0][1].constant_A * next(curve)
         return tally
 
     monkeypatch.setattr(trainer._Trainer, "validate", planted)
@@ -132,8 +183,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_no_checkpoint_is_written(
     plain = MaskedRecovery.sums
     steps = iter(range(100))
 
-    def broken(self: MaskedRecovery, network: Network, batch: Batch, mask: Tensor, sees: Tensor) -> Tensor:
-        return plain(self, network, batch, mask, sees) * (float("nan") if next(steps) == 3 else 1.0)
+    def broken(self: MaskedRecovery, network: Network, batch: Batch, drawn: tuple[Tensor, Tensor]) -> Tensor:
+        return plain(self, network, batch, drawn) * (float("nan") if next(steps) == 3 else 1.0)
 
     monkeypatch.setattr(MaskedRecovery, "sums", broken)
 
@@ -164,19 +215,29 @@ def test_f75_rows_that_the_feeder_loses_or_repeats_fail_the_run(
     assert not kept_models(tmp_path)
 
 
-def test_f15_a_training_that_was_killed_goes_on_where_it_was_and_ends_the_same(folder: Path, tmp_path: Path) -> None:
-    whole = trained(folder, tmp_path / "whole", model={"dropout": 0.1}, max_epochs=4, patience=4)
+@pytest.mark.parametrize("model", [{}, FUTURE], ids=["masked", "future"])
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+def test_f15_a_training_that_was_killed_goes_on_where_it_was_and_ends_the_same(
+    folder: Path, tmp_path: Path, model: dict[str, Any], schedule: str
+) -> None:
+    model = model | {"dropout": 0.1, "event_dropout": 0.2, "values_dropout": 0.2}
+    settings = {"max_epochs": 4, "patience": 4, "schedule": schedule, "weight_decay": 0.01}
+    whole = trained(folder, tmp_path / "whole", model=model, **settings)
 
     def dies(record: EpochRecord) -> None:
         if record.epoch == 2:
             raise KeyboardInterrupt
 
-    settings = pretrain_section(max_epochs=4, patience=4)
     with pytest.raises(KeyboardInterrupt):
         pretrain(
-            folder, model=model_section(dropout=0.1), pretrain=settings, seed=3, root=tmp_path / "cut", progress=dies
+            folder,
+            model=model_section(**model),
+            pretrain=pretrain_section(**settings),
+            seed=3,
+            root=tmp_path / "cut",
+            progress=dies,
         )
-    rest = trained(folder, tmp_path / "cut", model={"dropout": 0.1}, max_epochs=4, patience=4)
+    rest = trained(folder, tmp_path / "cut", model=model, **settings)
 
     assert [record.epoch for record in rest] == [3, 4]
     assert [record.training_loss for record in rest] == [record.training_loss for record in whole[2:]]

@@ -1,0 +1,83 @@
+"""The two forms a question can have, yes or no and how much: heads, metrics, and how two answers are averaged."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from caspr_spark.evaluate.heads import (
+    Array,
+    Fitted,
+    fused_mean,
+    fused_odds,
+    lightgbm,
+    lightgbm_mean,
+    lightgbm_median,
+    logistic,
+    ridge,
+)
+
+HIGH_VALUE_SHARE = 0.8
+"""The high-value customers are the fewest that make this share of all value."""
+LOWER_IS_BETTER = frozenset({"rmse", "mae"})
+Metrics = dict[str, float]
+
+
+class Question(NamedTuple):
+    """How labels of one form are answered and judged."""
+
+    heads: Mapping[str, Callable[..., Fitted]]
+    """Name -> trained by (training, validation, test features, seed=)."""
+    candidates: tuple[str, ...]
+    """The heads of which the better on validation is called best."""
+    fused: Callable[[Fitted, Fitted], Fitted]
+    metrics: Callable[[Array, Array, Array], Metrics]
+    """(labels of the test customers, what was predicted of them, labels of all customers) -> scores."""
+
+
+def yes_or_no(truth: Array, predicted: Array, _everybody: Array) -> Metrics:
+    """auroc and average_precision."""
+    return {
+        "auroc": float(roc_auc_score(truth, predicted)),
+        "average_precision": float(average_precision_score(truth, predicted)),
+    }
+
+
+def how_much(truth: Array, predicted: Array, everybody: Array) -> Metrics:
+    """rmse and mae in the label's unit, spearman, and the auroc with which high-value customers are ranked first."""
+    error = truth - predicted
+    is_high = truth >= high_value(everybody)
+    return {
+        "rmse": float(np.sqrt(np.mean(np.square(error)))),
+        "mae": float(np.mean(np.abs(error))),
+        "spearman": float(spearmanr(truth, predicted).statistic) if np.ptp(predicted) and np.ptp(truth) else 0.0,
+        "high_value_auroc": float(roc_auc_score(is_high, predicted)) if 0 < is_high.sum() < len(is_high) else np.nan,
+    }
+
+
+def high_value(labels: Array) -> float:
+    """The smallest label of the fewest customers who make HIGH_VALUE_SHARE of the sum of all."""
+    ordered = np.sort(labels)[::-1]
+    reached = np.searchsorted(np.cumsum(ordered), HIGH_VALUE_SHARE * ordered.sum())
+    return float(ordered[min(int(reached), len(ordered) - 1)])
+
+
+def best_of(fits: Mapping[str, Fitted], question: Question) -> Fitted:
+    """The candidate that is better on validation."""
+    return max((fits[name] for name in question.candidates), key=lambda fit: fit.validation_score)
+
+
+YES_OR_NO = Question(
+    heads={"logistic": logistic, "lightgbm": lightgbm},
+    candidates=("logistic", "lightgbm"),
+    fused=fused_odds,
+    metrics=yes_or_no,
+)
+HOW_MUCH = Question(
+    heads={"ridge": ridge, "lightgbm": lightgbm_mean, "median": lightgbm_median},
+    candidates=("ridge", "lightgbm"),
+    fused=fused_mean,
+    metrics=how_much,
+)

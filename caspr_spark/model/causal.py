@@ -1,0 +1,121 @@
+"""An encoder that looks back only: one pass gives a customer's vector at any number of as-of times."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from caspr_spark.config import ModelSection
+from caspr_spark.manifest import Layout, Scaling
+from caspr_spark.model.batch import Batch
+from caspr_spark.model.blocks import EncoderBlock
+from caspr_spark.model.decay import DecayedPooling, ages
+from caspr_spark.model.encoder import Encoded
+from caspr_spark.model.features import MICROSECONDS_A_DAY, EventVectors, ProfileVectors
+from caspr_spark.model.pooling import Pooling
+
+FORGETTING = (-3.0, 1.0)
+"""The slopes of the heads' time bias are softplus of numbers from the one to the other: from hardly any to steep."""
+LONGEST_GAP_DAYS = 400.0
+BLOCKED = 1e9
+"""Logarithm of days: with the flattest slope there still is no weight left."""
+
+
+class CausalEncoder(nn.Module):
+    """Event vectors -> dense -> mixer -> pooling at as-of times -> customer vectors.
+
+    The mixer is a transformer whose heads forget with time, a GRU, or none: then a vector is made of sums over events
+    alone. What it adds to the events starts at nothing and grows by a learned gate.
+    """
+
+    def __init__(self, section: ModelSection, layout: Layout, scaling: Mapping[str, Scaling]) -> None:
+        super().__init__()
+        width = section.width
+        self.embedding_size = section.embedding_size
+        self.event_vectors = EventVectors(layout, scaling, knows_as_of=False)
+        self.project = nn.Sequential(
+            nn.Linear(self.event_vectors.size, width),
+            nn.GELU(),
+            nn.Dropout(section.event_dropout),
+            nn.LayerNorm(width),
+        )
+        self.mixer = _mixer(section)
+        self.norm = nn.LayerNorm(width)
+        self.gate_D = nn.Parameter(torch.zeros(width))
+        self.decayed = DecayedPooling(section, layout, scaling) if section.pooling == "decayed" else None
+        if section.pooling != "decayed":
+            self.profile_vectors = ProfileVectors(layout, scaling)
+            self.pooling = Pooling(section.pooling, width)
+            self.embed = nn.Linear(width + self.profile_vectors.size, section.embedding_size)
+
+    def forward(self, batch: Batch, is_masked_BT: Tensor | None = None) -> Encoded:
+        """The vectors as of the batch's own as-of times; masked events are not seen."""
+        is_visible_BT = batch.is_real_BT if is_masked_BT is None else batch.is_real_BT & ~is_masked_BT
+        events_BTF = self.event_vectors(batch, is_masked_BT)
+        outputs_BTD = self._outputs(events_BTF, batch)
+        embedding_BKE = self._pooled(outputs_BTD, batch, batch.as_of_B[:, None], is_visible_BT)
+        return Encoded(events_BTF, outputs_BTD, embedding_BKE[:, 0])
+
+    def at(self, batch: Batch, as_of_BK: Tensor) -> Tensor:
+        """embedding_BKE as of each of K times (microseconds), made of the events strictly before it."""
+        return self._pooled(self._outputs(self.event_vectors(batch), batch), batch, as_of_BK, batch.is_real_BT)
+
+    def _outputs(self, events_BTF: Tensor, batch: Batch) -> Tensor:
+        events_BTD: Tensor = self.project(events_BTF)
+        if self.mixer is None:
+            return events_BTD
+        mixed_BTD: Tensor = self.norm(self.mixer(events_BTD, batch))
+        return events_BTD + self.gate_D * mixed_BTD
+
+    def _pooled(self, outputs_BTD: Tensor, batch: Batch, as_of_BK: Tensor, is_visible_BT: Tensor) -> Tensor:
+        if self.decayed is not None:
+            embedding_BKE: Tensor = self.decayed(outputs_BTD, batch, as_of_BK, is_visible_BT)
+            return embedding_BKE
+        pooled_BKD = self.pooling(outputs_BTD, ages(batch, as_of_BK, is_visible_BT)[1])
+        profile_BKF = self.profile_vectors(batch)[:, None].expand(-1, as_of_BK.shape[1], -1)
+        embedding_BKE = self.embed(torch.cat([pooled_BKD, profile_BKF], dim=-1))
+        return embedding_BKE
+
+
+class ForgettingTransformer(nn.Module):
+    """Blocks in which an event attends to itself and to events of strictly earlier times, the less the longer ago."""
+
+    slopes_H11: Tensor
+
+    def __init__(self, section: ModelSection) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            EncoderBlock(section.width, section.num_heads, section.feed_forward, section.dropout)
+            for _ in range(section.encoder_layers)
+        )
+        slopes_H = functional.softplus(torch.linspace(*FORGETTING, section.num_heads))
+        self.register_buffer("slopes_H11", slopes_H[:, None, None], persistent=False)
+
+    def forward(self, events_BTD: Tensor, batch: Batch) -> Tensor:
+        since_BTT = batch.event_times_BT[:, :, None] - batch.event_times_BT[:, None, :]
+        itself_TT = torch.eye(since_BTT.shape[1], dtype=torch.bool)
+        may_see_BTT = ((since_BTT > 0) & batch.is_real_BT[:, None, :]) | itself_TT
+        log_days_BTT = (since_BTT.float() / MICROSECONDS_A_DAY).clamp_(0, LONGEST_GAP_DAYS).log1p_()
+        bias_BHTT = -self.slopes_H11 * log_days_BTT.masked_fill_(~may_see_BTT, BLOCKED)[:, None]
+        for block in self.blocks:
+            events_BTD = block(events_BTD, bias_BHTT)
+        return events_BTD
+
+
+class Recurrent(nn.Module):
+    """A GRU, oldest event first; padding comes last and reaches nobody."""
+
+    def __init__(self, section: ModelSection) -> None:
+        super().__init__()
+        self.gru = nn.GRU(section.width, section.width, section.encoder_layers, batch_first=True)
+
+    def forward(self, events_BTD: Tensor, batch: Batch) -> Tensor:
+        outputs_BTD: Tensor = self.gru(events_BTD)[0]
+        return outputs_BTD
+
+
+def _mixer(section: ModelSection) -> nn.Module | None:
+    if section.encoder == "transformer":
+        return ForgettingTransformer(section)
+    return Recurrent(section) if section.encoder == "gru" else None

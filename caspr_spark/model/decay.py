@@ -1,0 +1,152 @@
+"""Time-decayed pooling: a customer's vector as sums over events that fade with their age, at any as-of time.
+
+Every sum is divided by the time that it covers, so that it is a rate: what is learned early in the history holds later.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from caspr_spark.config import ModelSection
+from caspr_spark.manifest import Layout, Scaling
+from caspr_spark.model.batch import Batch
+from caspr_spark.model.features import MICROSECONDS_A_DAY, NO_TIME, ProfileVectors
+from caspr_spark.model.values import Sources, Values
+
+TIME_CONSTANTS = (3 / 91, 7 / 91, 14 / 91, 28 / 91, 56 / 91, 120 / 91)
+"""In longest horizons; beyond them one that never fades."""
+NEVER_DAYS = 1e9
+MONTH, SEASON, EVER = 3, 5, 6
+"""Positions in the time constants."""
+NUM_SUMMED, NUM_GATES, NUM_HIDDEN = 32, 3, 128
+TENURE_LIMIT = 84 / 91
+"""In longest horizons: a longer tenure is not told apart, for the training's as-of times know only shorter ones."""
+
+
+class DecayedPooling(nn.Module):
+    """Events' outputs, their amounts, their values and the profile -> embedding_BKE, one a customer and as-of time.
+
+    The vector is three parts side by side: what dense layers make of all rates; amounts, linear in the raw units; and
+    what dense layers make of the values' rates. The R time constants and the units are data: `fit` sets them.
+    """
+
+    longest_days: Tensor
+    mean_rate: Tensor
+    mean_absolute_N: Tensor
+
+    def __init__(self, section: ModelSection, layout: Layout, scaling: Mapping[str, Scaling]) -> None:
+        super().__init__()
+        self.sources, self.values = Sources(layout), Values(layout)
+        self.profile_vectors = ProfileVectors(layout, scaling)
+        num_numerical, num_constants = len(layout.numerical), len(TIME_CONSTANTS) + 1
+        size = section.embedding_size
+        mixed, amounts, values = _part_sizes(size, num_numerical, self.values.size)
+        self.register_buffer("longest_days", torch.tensor(91.0))
+        self.register_buffer("mean_rate", torch.tensor(1.0))
+        self.register_buffer("mean_absolute_N", torch.ones(num_numerical))
+
+        self.summed = nn.Linear(section.width, NUM_SUMMED)
+        self.gates = nn.Linear(section.width, NUM_GATES)
+        num_amounts = num_constants * (1 + NUM_GATES) * num_numerical
+        self.amounts = nn.Linear(num_amounts, amounts) if amounts else None
+        num_rates = num_constants * NUM_SUMMED + num_amounts + (num_constants + 1) * self.sources.size + 3
+        num_rates += self.profile_vectors.size
+        self.mixed = nn.Sequential(
+            nn.LayerNorm(num_rates),
+            nn.Linear(num_rates, NUM_HIDDEN),
+            nn.GELU(),
+            nn.Dropout(section.dropout),
+            nn.Linear(NUM_HIDDEN, mixed),
+        )
+        of_values = [nn.Dropout(section.values_dropout), nn.Linear(2 * self.values.size, NUM_HIDDEN), nn.GELU()]
+        self.of_values = nn.Sequential(*of_values, nn.Linear(NUM_HIDDEN, values)) if values else None
+        if self.amounts is not None:
+            _start_as_plain_amounts(self.amounts, num_numerical)
+
+    @torch.no_grad()
+    def fit(self, *, longest_days: float, mean_rate: float, mean_absolute_N: Tensor) -> None:
+        """The longest horizon, the population's events a day, and the numericals' mean size, of the training data."""
+        self.longest_days.fill_(longest_days)
+        self.mean_rate.fill_(mean_rate)
+        self.mean_absolute_N.copy_(mean_absolute_N)
+
+    def forward(self, events_BTD: Tensor, batch: Batch, as_of_BK: Tensor, is_visible_BT: Tensor) -> Tensor:
+        """embedding_BKE of the visible events before each as-of time (microseconds); a customer may have none."""
+        num_customers, num_times = as_of_BK.shape
+        age_BKT, is_seen_BKT = ages(batch, as_of_BK, is_visible_BT)
+        constants_R = torch.cat([self.longest_days * torch.tensor(TIME_CONSTANTS), torch.tensor([NEVER_DAYS])])
+        faded_BKRT = torch.exp(-age_BKT[:, :, None] / constants_R[:, None]) * is_seen_BKT[:, :, None]
+        tenure_BK1 = age_BKT.amax(dim=-1, keepdim=True).clamp(min=1.0)
+        covered_BKR = torch.minimum(constants_R, tenure_BK1)
+        rates_BJT = (faded_BKRT / (covered_BKR * self.mean_rate)[..., None]).flatten(1, 2)
+
+        def rates(of_events_BTX: Tensor) -> Tensor:
+            return torch.bmm(rates_BJT, of_events_BTX).view(num_customers, num_times, -1)
+
+        raw_BTN = batch.numerical_BTN.nan_to_num() / self.mean_absolute_N
+        gates_BTG1 = torch.sigmoid(self.gates(events_BTD))[..., None]
+        amounts_BKX = rates(torch.cat([raw_BTN, (gates_BTG1 * raw_BTN[:, :, None]).flatten(2)], dim=-1))
+        sources_BTS = self.sources.one_hot(batch)
+        since_BKX = self._since(batch, as_of_BK, is_visible_BT, sources_BTS)
+        usual_gaps_BK1 = since_BKX[..., :1] * (faded_BKRT.sum(dim=-1) / covered_BKR)[..., MONTH + 1, None]
+        known_BK1 = tenure_BK1.clamp(max=TENURE_LIMIT * self.longest_days)
+        parts = [
+            rates(functional.softplus(self.summed(events_BTD))).log1p(),
+            amounts_BKX.sign() * amounts_BKX.abs().log1p(),
+            rates(sources_BTS).log1p(),
+            torch.cat([since_BKX, usual_gaps_BK1, known_BK1], dim=-1).log1p(),
+            self.profile_vectors(batch)[:, None].expand(-1, num_times, -1),
+        ]
+        embedded = [self.mixed(torch.cat(parts, dim=-1))]
+        if self.amounts is not None:
+            embedded.append(self.amounts(amounts_BKX))
+        if self.of_values is not None:
+            of_values = rates_BJT.view(num_customers, num_times, len(constants_R), -1)[:, :, [MONTH, EVER]].flatten(
+                1, 2
+            )
+            values_BJV = self.values.sums(self.values.entries(batch), of_values)
+            embedded.append(self.of_values(values_BJV.log1p().reshape(num_customers, num_times, -1)))
+        return torch.cat(embedded, dim=-1)
+
+    def _since(self, batch: Batch, as_of_BK: Tensor, is_visible_BT: Tensor, sources_BTS: Tensor) -> Tensor:
+        """Days since the newest visible event before each time: of all events, and of each source. [B, K, 1 + S]."""
+        is_of_BTX = torch.cat([is_visible_BT[:, :, None], (sources_BTS > 0) & is_visible_BT[:, :, None]], dim=-1)
+        times_BTX = torch.where(is_of_BTX, batch.event_times_BT[:, :, None], NO_TIME)
+        newest_BTX = times_BTX.cummax(dim=1).values
+        is_before_BKT = (batch.event_times_BT[:, None] < as_of_BK[:, :, None]) & batch.is_real_BT[:, None]
+        num_before_BK = is_before_BKT.sum(dim=-1)
+        last_BKX = (num_before_BK - 1).clamp(min=0)[:, :, None].expand(-1, -1, newest_BTX.shape[2])
+        newest_BKX = newest_BTX.gather(1, last_BKX)
+        is_there_BKX = (newest_BKX != NO_TIME) & (num_before_BK > 0)[:, :, None]
+        since_BKX = torch.where(is_there_BKX, as_of_BK[:, :, None] - newest_BKX, 0)
+        days_BKX = (since_BKX.double() / MICROSECONDS_A_DAY).float()
+        limit = 4 * self.longest_days
+        return torch.where(is_there_BKX, days_BKX, limit).clamp(max=limit)
+
+
+def ages(batch: Batch, as_of_BK: Tensor, is_visible_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """(age_BKT in days, 0 where not seen; is_seen_BKT) of the visible events strictly before each as-of time."""
+    until_BKT = as_of_BK[:, :, None] - batch.event_times_BT[:, None, :]
+    is_seen_BKT = (until_BKT > 0) & is_visible_BT[:, None, :]
+    age_BKT = (until_BKT.double() / MICROSECONDS_A_DAY).float()
+    return torch.where(is_seen_BKT, age_BKT, 0.0), is_seen_BKT
+
+
+def _part_sizes(size: int, num_numerical: int, num_values: int) -> tuple[int, int, int]:
+    """How many numbers of a vector of `size` are mixed, amounts, and of values: about a half, an eighth, the rest."""
+    amounts = min(3 * num_numerical, size // 4)
+    values = size * 3 // 8 if num_values else 0
+    return size - amounts - values, amounts, values
+
+
+@torch.no_grad()
+def _start_as_plain_amounts(amounts: nn.Linear, num_numerical: int) -> None:
+    """Before training moves them: the numericals' own rates over a month, a season and all time."""
+    nn.init.zeros_(amounts.weight)
+    nn.init.zeros_(amounts.bias)
+    channels = (1 + NUM_GATES) * num_numerical
+    for number in range(amounts.out_features):
+        constant = (MONTH, SEASON, EVER)[number // num_numerical]
+        amounts.weight[number, constant * channels + number % num_numerical] = 1.0

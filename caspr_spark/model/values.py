@@ -1,0 +1,89 @@
+"""What an event holds as numbers of a fixed place: its source, and the values of its categorical and set attributes."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from caspr_spark.manifest import Layout
+from caspr_spark.model.batch import Batch
+from caspr_spark.model.features import set_slices
+from schemas.vocabulary import MASKED_ID, PADDING_ID
+
+SOURCE = "source"
+CALENDAR = ("hour", "weekday", "day_of_month", "month")
+"""Categorical attributes that say when, not what."""
+MOST_VALUES = 2000
+"""Ids of an attribute that have a place of their own, the most frequent first; the others are seen as embeddings."""
+
+
+class Sources:
+    """The kinds of activity: the ids of the attribute `source`, or one kind where a layout has none."""
+
+    def __init__(self, layout: Layout) -> None:
+        names = [attribute.name for attribute in layout.categorical]
+        self.position = names.index(SOURCE) if SOURCE in names else None
+        self.size = layout.categorical[self.position].num_ids if self.position is not None else 1
+
+    def one_hot(self, batch: Batch) -> Tensor:
+        """[B, T, S] float; zeros where padded."""
+        if self.position is None:
+            return batch.is_real_BT[:, :, None].float()
+        hot_BTS = functional.one_hot(batch.categorical_BTC[:, :, self.position], self.size).float()
+        return hot_BTS * batch.is_real_BT[:, :, None]
+
+
+class Entries(NamedTuple):
+    """Pairs of an event and a value that it holds."""
+
+    events_Y: Tensor
+    """int64: customer * T + event."""
+    places_Y: Tensor
+    """int64: customer * V + place of the value."""
+
+
+class Values:
+    """All values of the categorical (but source and calendar) and set attributes side by side: V places."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.positions = [
+            position
+            for position, attribute in enumerate(layout.categorical)
+            if attribute.name not in (SOURCE, *CALENDAR)
+        ]
+        sizes = [layout.categorical[position].num_ids for position in self.positions]
+        sizes += [attribute.num_ids for attribute in layout.sets]
+        self.sizes = [min(size, MOST_VALUES) for size in sizes]
+        self.size = sum(self.sizes)
+        self.is_value_V = torch.ones(self.size, dtype=torch.bool)
+        """False at the places of padding and "masked", which no event has."""
+        start = 0
+        for size in self.sizes:
+            self.is_value_V[[start + PADDING_ID, start + MASKED_ID]] = False
+            start += size
+
+    def entries(self, batch: Batch) -> Entries:
+        """Which event holds which values; Y of them."""
+        num_events = batch.event_times_BT.shape[1]
+        columns = [batch.categorical_BTC[:, :, position, None] for position in self.positions]
+        columns += list(set_slices(batch.sets_BTS, self.layout))
+        events, places, start = [], [], 0
+        for ids_BTX, size in zip(columns, self.sizes, strict=True):
+            has_place_BTX = (ids_BTX != PADDING_ID) & (ids_BTX < size) & batch.is_real_BT[:, :, None]
+            customer_Y, event_Y, position_Y = has_place_BTX.nonzero().unbind(dim=1)
+            events.append(customer_Y * num_events + event_Y)
+            places.append(customer_Y * self.size + start + ids_BTX[customer_Y, event_Y, position_Y])
+            start += size
+        if not events:
+            return Entries(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+        return Entries(torch.cat(events), torch.cat(places))
+
+    def sums(self, entries: Entries, weights_BJT: Tensor) -> Tensor:
+        """[B, J, V]: for each of J weightings of the events, the summed weights of those that hold the value."""
+        num_customers, num_weightings, _ = weights_BJT.shape
+        weights_YJ = weights_BJT.transpose(1, 2).flatten(0, 1)[entries.events_Y]
+        summed = weights_BJT.new_zeros(num_customers * self.size, num_weightings)
+        summed.index_add_(0, entries.places_Y, weights_YJ)
+        return summed.view(num_customers, self.size, num_weightings).transpose(1, 2)

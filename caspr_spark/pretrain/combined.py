@@ -1,0 +1,77 @@
+"""The objectives of a job as one: their terms side by side, each objective with its weight."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caspr_spark.manifest import SequenceManifest
+from caspr_spark.model.batch import Batch
+from caspr_spark.model.network import Network
+from caspr_spark.pretrain.future import DenseFuture
+from caspr_spark.pretrain.job import Job
+from caspr_spark.pretrain.objectives import MaskedRecovery, Objective
+from caspr_spark.pretrain.ranks import Ranks
+
+
+class Combined:
+    """An objective of its own (see `Objective`), made of those whose weight is not 0."""
+
+    def __init__(self, job: Job, manifest: SequenceManifest) -> None:
+        weights = job.model.objectives
+        parts: list[tuple[float, Objective]] = []
+        if weights.masked:
+            masked = MaskedRecovery(
+                manifest.layout,
+                manifest.scaling,
+                seed=job.seed,
+                mask_share=job.pretrain.mask_share,
+                memory_dropout=job.model.memory_dropout,
+            )
+            parts.append((weights.masked, masked))
+        self.future: DenseFuture | None = None
+        if weights.future:
+            self.future = DenseFuture(
+                manifest.layout,
+                as_of=manifest.as_of,
+                seed=job.seed,
+                num_times=job.pretrain.as_of_times,
+                longest_days=job.pretrain.longest_horizon_days,
+            )
+            parts.append((weights.future, self.future))
+        total = sum(weight for weight, _ in parts)
+        self.parts = [(weight / total, part) for weight, part in parts]
+        self.sizes = [part.size for _, part in parts]
+        self.size = sum(self.sizes)
+
+    def fit(self, network: Network, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> None:
+        """Take from the training data what constants and units the objectives and the network need."""
+        if self.future is not None:
+            self.future.fit(network, chunks, ranks)
+
+    def draw(self, batch: Batch, *, epoch: int) -> list[Any]:
+        return [part.draw(batch, epoch=epoch) for _, part in self.parts]
+
+    def counts(self, batch: Batch, drawn: list[Any]) -> Tensor:
+        return torch.cat([part.counts(batch, of) for (_, part), of in zip(self.parts, drawn, strict=True)])
+
+    def sums(self, network: Network, batch: Batch, drawn: list[Any]) -> Tensor:
+        return torch.cat([part.sums(network, batch, of) for (_, part), of in zip(self.parts, drawn, strict=True)])
+
+    def weights(self, counts_A: Tensor) -> Tensor:
+        of_parts = zip(self.parts, torch.split(counts_A, self.sizes), strict=True)
+        return torch.cat([weight * part.weights(counts) for (weight, part), counts in of_parts])
+
+    def by_name(self, sums_A: Tensor, counts_A: Tensor) -> dict[str, float]:
+        of_parts = zip(self.parts, torch.split(sums_A, self.sizes), torch.split(counts_A, self.sizes), strict=True)
+        return {
+            name: ratio for (_, part), sums, counts in of_parts for name, ratio in part.by_name(sums, counts).items()
+        }
+
+    def loss(self, sums_A: Tensor, counts_A: Tensor) -> float:
+        """The weighted mean over the objectives that have anything to guess; 1.0 is the best constant guess."""
+        of_parts = zip(self.parts, torch.split(sums_A, self.sizes), torch.split(counts_A, self.sizes), strict=True)
+        found = [(weight, list(part.by_name(sums, counts).values())) for (weight, part), sums, counts in of_parts]
+        known = [(weight, sum(ratios) / len(ratios)) for weight, ratios in found if ratios]
+        return sum(weight * mean for weight, mean in known) / sum(weight for weight, _ in known)

@@ -1,0 +1,262 @@
+"""Dense future: from many as-of times inside the history, what the customer does next within several horizons.
+
+A vector is made of the events strictly before its as-of time; the targets are those from then on. As-of times are drawn
+evenly over the history, but for its beginning and for the last middle horizon; a horizon that ends after the training
+data is not asked for. Every term is divided by what the best constant guess of it costs, measured on the training data.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from caspr_spark.errors import CasprError
+from caspr_spark.manifest import Layout
+from caspr_spark.model.batch import Batch
+from caspr_spark.model.causal import CausalEncoder
+from caspr_spark.model.features import MICROSECONDS_A_DAY
+from caspr_spark.model.future import HORIZONS, MIDDLE, Guesses
+from caspr_spark.model.network import Network
+from caspr_spark.model.values import Sources, Values
+from caspr_spark.pretrain.objectives import AS_OF_TIMES, SMALLEST_CONSTANT_LOSS, hash_of, splitmix64, uniform
+from caspr_spark.pretrain.ranks import Ranks
+
+LONGEST_DAYS = 91.0
+SHARE_OF_HISTORY = 1 / 3
+FIRST_TIME = 3 / 13
+"""As-of times start so many longest horizons after the first event of all: 21 days where that is 91."""
+FIT_EPOCH = -1
+FIT_CHUNKS = 512
+"""Chunks of training customers that each worker measures constants on."""
+RAREST = 1e-4
+"""Shares nearer to 0 or 1 than this are taken for this where log odds are started."""
+PARTS = ("any", "count", "amounts_log", "amounts_linear", "next_values", "new_values")
+
+
+class Times(NamedTuple):
+    """The as-of times of a draw."""
+
+    as_of_BK: Tensor
+    """Microseconds since 1970-01-01 UTC."""
+    is_used_BK: Tensor
+    """Whether the customer has an event before."""
+    is_known_BKH: Tensor
+    """Whether, besides, the horizon ends within the training data."""
+
+
+class Future(NamedTuple):
+    """What happens from each as-of time on."""
+
+    counts_BKSH: Tensor
+    amounts_BKNH: Tensor
+    """Sums, in raw units."""
+    has_next_BKV: Tensor
+    """Whether the value occurs within the middle horizon."""
+    is_new_BKV: Tensor
+    """Whether the customer never had it before."""
+
+
+class DenseFuture:
+    """An objective (see `Objective`) of six parts that weigh the same.
+
+    Its terms: any and count, one a source and horizon each; the sums of a numerical, as logarithm and linear, one a
+    horizon each; the values that come next; those of them that are new to the customer.
+    """
+
+    def __init__(
+        self, layout: Layout, *, as_of: datetime, seed: int, num_times: int, longest_days: float | None
+    ) -> None:
+        self.end_us = round(as_of.timestamp() * 1_000_000)
+        self.seed, self.num_times, self.longest_days = seed, num_times, longest_days
+        self.sources, self.values = Sources(layout), Values(layout)
+        of_sources, of_numericals = self.sources.size * len(HORIZONS), len(layout.numerical) * len(HORIZONS)
+        self.sizes = [of_sources, of_sources, of_numericals, of_numericals, 1, 1]
+        self.size = sum(self.sizes)
+        self.horizons_us_H = torch.zeros(len(HORIZONS), dtype=torch.int64)
+        self.first_us = self.end_us
+        self.deviation_NH = torch.ones(len(layout.numerical), len(HORIZONS))
+        self.constant_A = torch.ones(self.size, dtype=torch.float64)
+        self.is_taught_A = torch.ones(self.size, dtype=torch.bool)
+
+    def fit(self, network: Network, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> None:
+        """Measure horizons, units, first guesses and constant losses, and give the network what it needs of them.
+
+        Raises CasprError, on all ranks alike, where the history is too short to look ahead in it.
+        """
+        assert isinstance(network.encoder, CausalEncoder)
+        assert network.future is not None
+        earliest_us, mean_rate, mean_absolute_N = _spread(chunks, ranks, self.end_us)
+        days = (self.end_us - earliest_us) / MICROSECONDS_A_DAY
+        longest = self.longest_days or min(LONGEST_DAYS, days * SHARE_OF_HISTORY)
+        self.horizons_us_H = (longest * torch.tensor(HORIZONS, dtype=torch.float64) * MICROSECONDS_A_DAY).long()
+        self.first_us = earliest_us + round(longest * FIRST_TIME * MICROSECONDS_A_DAY)
+        if self.first_us >= self.end_us - int(self.horizons_us_H[MIDDLE]):
+            raise CasprError(
+                f"pretrain: the training data spans {days:.1f} days, too few to look {longest:.1f} days ahead in it; "
+                "set pretrain.longest_horizon_days to a third of them, or take another objective (model.objectives)"
+            )
+        if network.encoder.decayed is not None:
+            network.encoder.decayed.fit(longest_days=longest, mean_rate=mean_rate, mean_absolute_N=mean_absolute_N)
+        start = self._first_guesses(chunks, ranks)
+        network.future.fit(longest_days=longest, deviation_NH=self.deviation_NH, start=start)
+        self._measure_constants(start, chunks, ranks)
+
+    def draw(self, batch: Batch, *, epoch: int) -> Times:
+        hash_B = hash_of(AS_OF_TIMES, self.seed, epoch, batch.customer_key_B)
+        uniform_BK = uniform(splitmix64(hash_B[:, None] ^ torch.arange(self.num_times)))
+        last_us = self.end_us - int(self.horizons_us_H[MIDDLE])
+        as_of_BK = self.first_us + (uniform_BK * (last_us - self.first_us)).long()
+        is_used_BK = batch.event_times_BT[:, :1] < as_of_BK
+        ends_in_time_BKH = as_of_BK[:, :, None] + self.horizons_us_H <= self.end_us
+        return Times(as_of_BK, is_used_BK, is_used_BK[:, :, None] & ends_in_time_BKH)
+
+    def counts(self, batch: Batch, drawn: Times) -> Tensor:
+        known_H, used = drawn.is_known_BKH.sum(dim=(0, 1)), drawn.is_used_BK.sum()[None]
+        rows = sum(self.sizes[:4]) // len(HORIZONS)
+        return torch.cat([known_H.repeat(rows), used, used]).double()
+
+    def sums(self, network: Network, batch: Batch, drawn: Times) -> Tensor:
+        if not drawn.is_used_BK.any():
+            return torch.zeros(self.size)
+        assert isinstance(network.encoder, CausalEncoder)
+        assert network.future is not None
+        guesses: Guesses = network.future(network.encoder.at(batch, drawn.as_of_BK))
+        return self._losses(guesses, self.future(batch, drawn), drawn)
+
+    def weights(self, counts_A: Tensor) -> Tensor:
+        is_used_A = self.is_taught_A & (counts_A > 0)
+        num_used = [int(part.sum()) for part in torch.split(is_used_A, self.sizes)]
+        num_parts = max(1, sum(number > 0 for number in num_used))
+        of_part_A = torch.cat([torch.full((size,), max(1, n)) for size, n in zip(self.sizes, num_used, strict=True)])
+        return torch.where(is_used_A, 1.0 / (counts_A.clamp(min=1) * self.constant_A * of_part_A * num_parts), 0.0)
+
+    def by_name(self, sums_A: Tensor, counts_A: Tensor) -> dict[str, float]:
+        ratio_A = sums_A.double() / counts_A.clamp(min=1) / self.constant_A
+        is_used_A = self.is_taught_A & (counts_A > 0)
+        parts = zip(PARTS, torch.split(ratio_A, self.sizes), torch.split(is_used_A, self.sizes), strict=True)
+        return {name: float(ratios[used].mean()) for name, ratios, used in parts if used.any()}
+
+    def future(self, batch: Batch, drawn: Times) -> Future:
+        """The targets of a draw."""
+        (num_customers, num_times), num_horizons = drawn.as_of_BK.shape, len(HORIZONS)
+        after_BKT = batch.event_times_BT[:, None, :] - drawn.as_of_BK[:, :, None]
+        is_next_BKT = (after_BKT >= 0) & batch.is_real_BT[:, None]
+        is_within_BKHT = is_next_BKT[:, :, None] & (after_BKT[:, :, None] < self.horizons_us_H[:, None])
+
+        def summed(of_events_BTX: Tensor) -> Tensor:
+            sums_BJX = torch.bmm(is_within_BKHT.flatten(1, 2).float(), of_events_BTX)
+            return sums_BJX.view(num_customers, num_times, num_horizons, -1).transpose(2, 3)
+
+        entries = self.values.entries(batch)
+        before_BKT = (after_BKT < 0) & batch.is_real_BT[:, None]
+        return Future(
+            summed(self.sources.one_hot(batch)),
+            summed(batch.numerical_BTN.nan_to_num()),
+            self.values.sums(entries, is_within_BKHT[:, :, MIDDLE].float()) > 0,
+            ~(self.values.sums(entries, before_BKT.float()) > 0) & self.values.is_value_V,
+        )
+
+    def _losses(self, guesses: Guesses, future: Future, drawn: Times) -> Tensor:
+        """float32 [A]: summed over customers and times."""
+        entropy = functional.binary_cross_entropy_with_logits
+        known_BK1H, used_BK1 = drawn.is_known_BKH[:, :, None].float(), drawn.is_used_BK[:, :, None].float()
+        happens_BKSH, counts_BKSH = (future.counts_BKSH > 0).float(), future.counts_BKSH.log1p()
+        scaled_BKNH = future.amounts_BKNH / self.deviation_NH
+        has_next_BKV = future.has_next_BKV.float()
+        of_horizons = [
+            entropy(guesses.any_BKSH, happens_BKSH, reduction="none"),
+            (guesses.count_BKSH - counts_BKSH).square(),
+            (guesses.log_BKNH - _signed_log(future.amounts_BKNH)).square(),
+            2 * functional.huber_loss(guesses.linear_BKNH, scaled_BKNH, reduction="none"),
+        ]
+        next_BKV = entropy(guesses.next_BKV, has_next_BKV, reduction="none") * used_BK1
+        new_BKV = entropy(guesses.new_BKV, has_next_BKV, reduction="none") * used_BK1 * future.is_new_BKV
+        sums = [(losses * known_BK1H).sum(dim=(0, 1)).flatten() for losses in of_horizons]
+        return torch.cat([*sums, next_BKV.sum()[None], new_BKV.sum()[None]])
+
+    def _first_guesses(self, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> Guesses:
+        """The training data's means, as the heads write them; sets the deviations of the sums on the way."""
+        total: list[Tensor] = []
+        for batch in islice(chunks(), FIT_CHUNKS):
+            drawn = self.draw(batch, epoch=FIT_EPOCH)
+            future = self.future(batch, drawn)
+            known_BK1H, used_BK1 = drawn.is_known_BKH[:, :, None].double(), drawn.is_used_BK[:, :, None].double()
+            new_BKV = used_BK1 * future.is_new_BKV
+            amounts_BKNH = future.amounts_BKNH.double()
+            of_chunk = [
+                known_BK1H.sum(dim=(0, 1, 2)),
+                ((future.counts_BKSH > 0) * known_BK1H).sum(dim=(0, 1)),
+                (future.counts_BKSH.log1p() * known_BK1H).sum(dim=(0, 1)),
+                (_signed_log(amounts_BKNH) * known_BK1H).sum(dim=(0, 1)),
+                (amounts_BKNH * known_BK1H).sum(dim=(0, 1)),
+                (amounts_BKNH.square() * known_BK1H).sum(dim=(0, 1)),
+                used_BK1.sum()[None],
+                (future.has_next_BKV * used_BK1).sum(dim=(0, 1)),
+                new_BKV.sum(dim=(0, 1)),
+                (future.has_next_BKV * new_BKV).sum(dim=(0, 1)),
+            ]
+            total = [one + other for one, other in zip(total, of_chunk, strict=True)] if total else of_chunk
+        for part in total:
+            ranks.sum_(part)
+        known_H, any_SH, count_SH, log_NH, linear_NH, square_NH, used, next_V, new_V, has_new_V = total
+        known_H, used, new_V = known_H.clamp(min=1), used.clamp(min=1), new_V.clamp(min=1)
+        mean_NH = linear_NH / known_H
+        deviation_NH = (square_NH / known_H - mean_NH.square()).clamp(min=0).sqrt()
+        self.deviation_NH = torch.where(deviation_NH > 0, deviation_NH, 1.0).float()
+        return Guesses(
+            _log_odds(any_SH / known_H),
+            (count_SH / known_H).float(),
+            (log_NH / known_H).float(),
+            mean_NH.float() / self.deviation_NH,
+            _log_odds(next_V / used),
+            _log_odds(has_new_V / new_V),
+        )
+
+    def _measure_constants(self, start: Guesses, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> None:
+        sums_A, counts_A = torch.zeros(self.size, dtype=torch.float64), torch.zeros(self.size, dtype=torch.float64)
+        for batch in islice(chunks(), FIT_CHUNKS):
+            drawn = self.draw(batch, epoch=FIT_EPOCH)
+            everybody = (*drawn.as_of_BK.shape,)
+            guesses = Guesses(*(part.expand(*everybody, *part.shape) for part in start))
+            sums_A += self._losses(guesses, self.future(batch, drawn), drawn).double()
+            counts_A += self.counts(batch, drawn)
+        ranks.sum_(sums_A)
+        ranks.sum_(counts_A)
+        constant_A = sums_A / counts_A.clamp(min=1)
+        self.is_taught_A = constant_A >= SMALLEST_CONSTANT_LOSS
+        self.constant_A = torch.where(self.is_taught_A, constant_A, 1.0)
+
+
+def _spread(chunks: Callable[[], Iterator[Batch]], ranks: Ranks, end_us: int) -> tuple[int, float, Tensor]:
+    """Time of the earliest event (microseconds), mean events a day and customer, mean size [N] of the numericals."""
+    earliest_us = end_us
+    sums: Tensor | None = None
+    for batch in islice(chunks(), FIT_CHUNKS):
+        first_B = batch.event_times_BT[:, 0]
+        earliest_us = min(earliest_us, int(first_B.min()))
+        tenure_B = ((end_us - first_B).double() / MICROSECONDS_A_DAY).clamp(min=1)
+        is_present_BTN = batch.is_real_BT[:, :, None] & ~batch.numerical_BTN.isnan()
+        sizes_BTN = torch.where(is_present_BTN, batch.numerical_BTN.abs(), 0.0).double()
+        rates = torch.stack([(batch.num_events_B / tenure_B).sum(), torch.tensor(float(len(first_B)))]).double()
+        of_chunk = torch.cat([rates, sizes_BTN.sum(dim=(0, 1)), is_present_BTN.sum(dim=(0, 1)).double()])
+        sums = of_chunk if sums is None else sums + of_chunk
+    by_rank = torch.zeros(ranks.size, dtype=torch.int64)
+    by_rank[ranks.rank] = earliest_us
+    ranks.sum_(by_rank)
+    assert sums is not None  # every rank has training customers
+    ranks.sum_(sums)
+    total_N, present_N = sums[2:].chunk(2)
+    mean_N = (total_N / present_N.clamp(min=1)).float()
+    return int(by_rank.min()), float(sums[0] / sums[1]), torch.where(mean_N > 0, mean_N, 1.0)
+
+
+def _signed_log(amounts: Tensor) -> Tensor:
+    return amounts.sign() * amounts.abs().log1p()
+
+
+def _log_odds(shares: Tensor) -> Tensor:
+    return torch.logit(shares.clamp(RAREST, 1 - RAREST)).float()
