@@ -353,6 +353,19 @@ class ModelSection(Section):
         return self
 
 
+class HeadsSection(Section):
+    """Objective future: what the model's own heads must be on validation customers before it is given a name."""
+
+    min_customers: Positive
+    """So many must have had an activity within the horizon, and so many none; otherwise there is no verdict."""
+    least_auroc: Share
+    """Of the guess whether there will be an activity; 0.5 is chance."""
+    largest_odds_ratio: Annotated[float, Field(ge=1)]
+    """Between the odds of an activity that the model expects and those that came, either way."""
+    on_fail: OnFail
+    """stop: exit code 3, the model is kept but becomes neither champion nor challenger."""
+
+
 class PretrainSection(Section):
     """Stage pretrain: how the objectives are trained."""
 
@@ -382,6 +395,7 @@ class PretrainSection(Section):
     """Epochs without a better validation loss after which training stops."""
     timeout_seconds: Positive
     """A worker that waits longer than this for the others ends the job."""
+    own_heads: HeadsSection
 
 
 class EmbedSection(Section):

@@ -81,6 +81,8 @@ class ModelCard(_Record):
     training_loss: float
     validation_loss: float | None
     """Of the best epoch; 1.0 is the best constant guess."""
+    own_heads: tuple[dict[str, Any], ...] = ()
+    """Of objective future: how its own guesses did on validation customers; see pretrain/own_heads.py."""
     scores: tuple[dict[str, Any], ...] = ()
     """What `evaluate` found, newest as_of last: task, as_of, metric, arm, mean, standard_error."""
 

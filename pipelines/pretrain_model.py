@@ -10,12 +10,16 @@ from pyspark.sql import SparkSession
 from caspr_spark import __version__
 from caspr_spark.aliases import change_aliases, read_aliases, with_trained
 from caspr_spark.config import Config
+from caspr_spark.errors import GateError
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder
 from caspr_spark.pretrain.job import EpochRecord
 from caspr_spark.pretrain.launch import Progress, pretrain
+from caspr_spark.pretrain.own_heads import HeadScore, failures, own_head_scores
 from caspr_spark.registry import CURVE, ModelCard, checkpoint_folder, kept_models, read_card, write_card
+from caspr_spark.tables import read_table
 from pipelines.summary import Summary
+from schemas.vocabulary import VOCABULARY
 
 _NO_PART = {"root", "dataset", "embed", "publish", "refresh", "maintain", "monitor", "evaluate", "report", "spark"}
 """What has no part in a model: where it lies, how it is used and watched."""
@@ -26,7 +30,10 @@ def pretrain_model(
 ) -> Summary:
     """Train on the sequences as of `as_of` and name the checkpoint; nothing where this training was done.
 
-    `spark` is used by launcher horovod_spark alone. See `caspr_spark.pretrain.launch.pretrain` for the errors.
+    See `caspr_spark.pretrain.launch.pretrain` for the errors; besides,
+
+    Raises:
+        GateError: the model's own heads fail on held-out customers; it is kept, but neither champion nor challenger.
     """
     folder, root = sequences_folder(config.root, as_of), Path(config.root)
     manifest = read_manifest(folder)
@@ -37,8 +44,12 @@ def pretrain_model(
     lines = (checkpoint_folder(root, version) / CURVE).read_text().splitlines()
     epochs = [EpochRecord.model_validate(json.loads(line)) for line in lines]
     best = min(epochs, key=lambda epoch: epoch.judged_loss)
-    if read_card(root, version) is None:
-        write_card(root, _card(config, manifest, version, len(epochs), best))
+    card = read_card(root, version)
+    if card is None:
+        own_heads = own_head_scores(folder, checkpoint_folder(root, version))
+        card = _card(config, manifest, version, len(epochs), best, own_heads)
+        write_card(root, card)
+    head_notes = _checked_heads(spark, config, version, tuple(map(HeadScore.model_validate, card.own_heads)))
     aliases = change_aliases(root, partial(with_trained, version=version))
     loss = best.validation_loss
     note = (
@@ -47,10 +58,45 @@ def pretrain_model(
         + " (1 = best constant guess)"
     )
     training_rows = sum(file.rows for file in manifest.of_split("training"))
-    return Summary("pretrain", training_rows, 1, (note,), changed=(aliases, kept_models(root)) != before)
+    notes = (note, *head_notes)
+    return Summary("pretrain", training_rows, 1, notes, changed=(aliases, kept_models(root)) != before)
 
 
-def _card(config: Config, manifest: SequenceManifest, version: str, num_epochs: int, best: EpochRecord) -> ModelCard:
+def _checked_heads(spark: SparkSession, config: Config, version: str, scores: tuple[HeadScore, ...]) -> list[str]:
+    """Lines for the user: how the model's own guesses did over the middle horizon, and what is wrong with them."""
+    if not scores:
+        return []
+    vocabulary = read_table(spark, VOCABULARY, config.root).where("attribute = 'source'").collect()
+    names = {row["id"]: row["value"] for row in vocabulary}
+    section = config.pretrain.own_heads
+    found = failures(scores, section, names)
+    if found and section.on_fail == "stop":
+        problems = "\n".join(f"  - {problem}" for problem in found)
+        raise GateError(
+            f"pretrain: model {version} is kept, but gets no name, for its own guesses fail:\n{problems}\n"
+            "Its training may have seen what is not there in use, or the time that was held out is unlike the others; "
+            "see pretrain.own_heads"
+        )
+    horizons = sorted({score.horizon_days for score in scores})
+    days = horizons[len(horizons) // 2]
+    told = [
+        f"{names.get(score.source_id, score.source_id)} AUROC {score.auroc:.3f}, expected {score.predicted:.0f}, "
+        f"came {score.happened}"
+        for score in scores
+        if score.horizon_days == days and score.auroc is not None
+    ]
+    about = f"own guesses for {scores[0].customers} held-out customers, {days:g} days ahead: "
+    return ([about + "; ".join(told)] if told else []) + [f"warning: {problem}" for problem in found]
+
+
+def _card(
+    config: Config,
+    manifest: SequenceManifest,
+    version: str,
+    num_epochs: int,
+    best: EpochRecord,
+    own_heads: tuple[HeadScore, ...],
+) -> ModelCard:
     champion = read_aliases(config.root).champion
     return ModelCard(
         model_version=version,
@@ -68,4 +114,5 @@ def _card(config: Config, manifest: SequenceManifest, version: str, num_epochs: 
         best_epoch=best.epoch,
         training_loss=best.training_loss,
         validation_loss=best.validation_loss,
+        own_heads=tuple(score.model_dump() for score in own_heads),
     )

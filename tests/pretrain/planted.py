@@ -200,6 +200,7 @@ def pretrain_section(**changes: Any) -> PretrainSection:
         "max_epochs": 2,
         "patience": 2,
         "timeout_seconds": 60,
+        "own_heads": {"min_customers": 20, "least_auroc": 0.5, "largest_odds_ratio": 4, "on_fail": "stop"},
     }
     return PretrainSection.model_validate(quick | changes)
 
