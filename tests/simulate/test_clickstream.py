@@ -80,5 +80,5 @@ def test_planted_sessions_are_found_and_become_sequences(spark: SparkSession, tm
     before = Counter(
         str(click["customer_id"]) for click in planted if str(click["clicked_at"]) < "2024-06-01T00:00:00.000"
     )
-    assert num_events == {customer: min(64, count) for customer, count in before.items()}
+    assert num_events == {customer: min(config.sequences.max_events, count) for customer, count in before.items()}
     assert [one.name for one in manifest.layout.categorical][-3:] == ["channel", "page", "term"]
