@@ -26,7 +26,7 @@ _METRIC_NAMES = {
     "rmse": "RMSE",
     "mae": "MAE",
     "spearman": "Spearman",
-    "high_value_auroc": "AUROC high value",
+    "high_value_auroc": "top AUROC",
 }
 
 
@@ -83,11 +83,12 @@ def shown_scores(table: pd.DataFrame) -> Table:
     for heading in ("mean", "± s.e.", "to rfm", "± s.e.", "p"):
         shown.add_column(heading, no_wrap=True, justify="right")
     for line in table[table["head"] == "best"].itertuples():
-        numbers = [f"{line.mean:.4f}", f"{line.standard_error:.4f}"]
+        decimals = 4 if abs(line.mean) < 10 else 2  # shares, or an amount in its own unit
+        numbers = [f"{line.mean:.{decimals}f}", f"{line.standard_error:.{decimals}f}"]
         if line.arm != "rfm":
             numbers += [
-                f"{line.difference_to_rfm:+.4f}",
-                f"{line.difference_standard_error:.4f}",
+                f"{line.difference_to_rfm:+.{decimals}f}",
+                f"{line.difference_standard_error:.{decimals}f}",
                 f"{line.p_value:.3f}",
             ]
         shown.add_row(str(line.task), _METRIC_NAMES.get(str(line.metric), str(line.metric)), str(line.arm), *numbers)
