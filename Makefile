@@ -10,7 +10,7 @@ BIN := .venv/bin
 PACKAGES := caspr_spark pipelines jobs schemas
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-check setup-dev test test-slow check bench bench-refresh soak dist clean
+.PHONY: help demo setup setup-check setup-dev test test-slow check bench bench-refresh bench-quality soak dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -49,6 +49,9 @@ bench: setup  ## run the benchmarks
 
 bench-refresh: setup  ## time, rows and bytes of a refresh against a full build, at 1, 5 and 20 million events
 	@$(BIN)/python -m jobs.bench_refresh
+
+bench-quality: setup  ## what the vectors are worth on each task against hand-made features, as JSON lines
+	@$(BIN)/python -m jobs.bench_quality
 
 soak: setup  ## 200 refreshes of a simulated bank, many of them killed, and a comparison with one build from everything
 	@$(BIN)/python -m jobs.soak

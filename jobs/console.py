@@ -82,16 +82,16 @@ def shown_scores(table: pd.DataFrame) -> Table:
         shown.add_column(heading, no_wrap=True)
     for heading in ("mean", "± s.e.", "to rfm", "± s.e.", "p"):
         shown.add_column(heading, no_wrap=True, justify="right")
-    for line in table[table["head"] == "best"].itertuples():
-        decimals = 4 if abs(line.mean) < 10 else 2  # shares, or an amount in its own unit
-        numbers = [f"{line.mean:.{decimals}f}", f"{line.standard_error:.{decimals}f}"]
-        if line.arm != "rfm":
+    for line in table[table["head"] == "best"].to_dict("records"):
+        decimals = 4 if abs(line["mean"]) < 10 else 2  # shares, or an amount in its own unit
+        numbers = [f"{line['mean']:.{decimals}f}", f"{line['standard_error']:.{decimals}f}"]
+        if line["arm"] != "rfm":
             numbers += [
-                f"{line.difference_to_rfm:+.{decimals}f}",
-                f"{line.difference_standard_error:.{decimals}f}",
-                f"{line.p_value:.3f}",
+                f"{line['difference_to_rfm']:+.{decimals}f}",
+                f"{line['difference_standard_error']:.{decimals}f}",
+                f"{line['p_value']:.3f}",
             ]
-        shown.add_row(str(line.task), _METRIC_NAMES.get(str(line.metric), str(line.metric)), str(line.arm), *numbers)
+        shown.add_row(line["task"], _METRIC_NAMES.get(line["metric"], line["metric"]), line["arm"], *numbers)
     return shown
 
 

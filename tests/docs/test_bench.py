@@ -1,17 +1,22 @@
 """`make bench`: one JSON line a stage, and a generator whose rows do not depend on how Spark cuts the work."""
 
 import json
+import math
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from caspr_spark.evaluate.significance import TABLE_COLUMNS
 from caspr_spark.simulate.purchases import MEAN_LINES, accounts, order_lines
 from jobs.bench import tree_rss_mib
+from jobs.bench_quality import quality_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["events", "sequences", "pretrain", "embed", "publish", "monitor", "evaluate", "report"]
@@ -46,6 +51,40 @@ def test_generated_customers_differ_and_have_tails(spark: SparkSession) -> None:
     assert num_customers == 500
     assert largest > 5 * median
     assert num_lines / num_orders == pytest.approx(MEAN_LINES, rel=0.1)
+
+
+def test_scores_are_json_lines_and_what_is_not_known_is_null() -> None:
+    row = ["churn", "auroc", "rfm", "best", 0.85, 0.01, math.nan, math.nan, math.nan, False]
+    other = ["churn", "auroc", "fused", "best", 0.86, 0.01, 0.01, 0.0041234567, 0.25, False]
+    table = pd.DataFrame([row, other], columns=TABLE_COLUMNS)
+
+    lines = quality_lines(table, dataset="shop", cut=datetime(2017, 10, 2, tzinfo=UTC), model_version="m1")
+
+    about = {"bench": "quality", "dataset": "shop", "cut": "2017-10-02", "task": "churn", "metric": "auroc"}
+    assert json.loads(json.dumps(lines[0], allow_nan=False)) == about | {
+        "arm": "rfm",
+        "head": "best",
+        "mean": 0.85,
+        "standard_error": 0.01,
+        "difference_to_rfm": None,
+        "difference_standard_error": None,
+        "p_value": None,
+        "model_version": "m1",
+    }
+    assert lines[1]["difference_standard_error"] == 0.004123
+
+
+@pytest.mark.slow
+def test_the_quality_of_the_vectors_is_printed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.bench_quality", "--quick", "--root", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {line["task"] for line in lines} == {"churn", "value"}
+    assert {line["arm"] for line in lines} == {"rule", "rfm", "embedding", "both", "fused"}
+    assert {line["splits"] for line in lines} == {5}
+    scores = {(line["arm"], line["head"]): line["mean"] for line in lines if line["metric"] == "auroc"}
+    assert scores["rule", "best"] + 0.03 < scores["embedding", "logistic"] < 1
 
 
 def test_memory_of_the_process_tree_has_the_children() -> None:

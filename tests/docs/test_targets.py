@@ -53,8 +53,8 @@ def test_the_slow_tests_are_the_rest_of_the_tests() -> None:
 
 def test_dist_and_bench_run_what_their_tests_run() -> None:
     assert recipe("dist") == [".venv/bin/python tools/make_dist.py"]
-    for target, module in (("bench", "bench"), ("bench-refresh", "bench_refresh"), ("soak", "soak")):
-        assert recipe(target) == [f".venv/bin/python -m jobs.{module}"]
+    for target in ("bench", "bench-refresh", "bench-quality", "soak"):
+        assert recipe(target) == [f".venv/bin/python -m jobs.{target.replace('-', '_')}"]
 
 
 def test_the_demo_commands_are_well_formed() -> None:

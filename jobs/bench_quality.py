@@ -1,0 +1,153 @@
+"""`make bench-quality`: what the vectors are worth, one JSON line a task, metric, arm and head.
+
+    python -m jobs.bench_quality --quick --root data/bench_quality
+
+Each data set is built from scratch at each of its cuts, every cut below a root of its own, with the default recipe: the
+model sees nothing at or after the cut, the labels begin at it. The bank is simulated, SYNTHETIC. A cut that was built
+and scored from the same inputs is not made again.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from pyspark.sql import SparkSession
+
+import conf
+from caspr_spark.aliases import champion_of
+from caspr_spark.config import Config
+from caspr_spark.config_file import load_config
+from caspr_spark.evaluate.significance import score_table
+from caspr_spark.session import spark_session
+from pipelines.evaluate_embeddings import task_score_table
+from pipelines.full_build import full_build
+from pipelines.simulate_bank import simulate_bank
+from pipelines.summary import Summary
+
+CONF = Path(conf.__file__).parent
+RAW = "data/bank/raw"
+"""Where conf/bank.yaml looks for the bank's files."""
+BANK_START, BANK_DAYS, BANK_CUSTOMERS = datetime(2024, 1, 1, tzinfo=UTC), 75, 600
+
+
+class Dataset(StrEnum):
+    complete_journey = "complete_journey"
+    bank = "bank"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is done."""
+
+    cuts: dict[Dataset, list[datetime]]
+    changes: dict[str, dict[str, Any]]
+    """Section of the configuration -> settings in place of its own."""
+
+
+WHOLE = Plan(
+    cuts={
+        Dataset.complete_journey: [datetime(2017, 7, 3, tzinfo=UTC), datetime(2017, 10, 2, tzinfo=UTC)],
+        Dataset.bank: [datetime(2024, 3, 1, tzinfo=UTC)],
+    },
+    changes={},
+)
+QUICK = Plan(
+    cuts={Dataset.complete_journey: [datetime(2017, 10, 2, tzinfo=UTC)]},
+    changes={"pretrain": {"max_epochs": 4}, "evaluate": {"num_splits": 5}},
+)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def bench_quality(
+    quick: Annotated[bool, typer.Option("--quick", help="Complete Journey at one cut, 4 epochs, 5 splits.")] = False,
+    dataset: Annotated[list[Dataset] | None, typer.Option(help="Only this one; may be given again.")] = None,
+    root: Annotated[Path, typer.Option(help="Folder below which each cut is built.")] = Path("data/bench_quality"),
+    one: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Build, score and print."""
+    plan = QUICK if quick else WHOLE
+    chosen = dataset or list(plan.cuts)
+    cuts = [(name, cut) for name in chosen for cut in plan.cuts.get(name, [])]
+    if one:
+        _score(Dataset(chosen[0]), datetime.fromisoformat(one), plan, root / ("quick" if quick else "whole"))
+        return
+    for name, cut in cuts:  # each in a process of its own, so that none inherits another's session
+        options = ["--dataset", name, "--root", str(root), "--one", cut.isoformat(), *(["--quick"] if quick else [])]
+        subprocess.run([sys.executable, "-m", "jobs.bench_quality", *options], check=True)
+
+
+def _score(name: Dataset, cut: datetime, plan: Plan, root: Path) -> None:
+    folder = (root / name / f"{cut:%Y%m%d}").resolve()
+    config = _config(name, plan, folder)
+    spark = spark_session("caspr-spark bench", config.spark.settings, log_file=folder / "logs" / "spark.log")
+    try:
+        if name is Dataset.bank:
+            _simulate(spark, folder / "raw", seed=config.seed)
+        full_build(spark, config, [cut], run_step=_told)
+        version = champion_of(config.root)
+        scores = task_score_table(spark, config, cut, version)
+        for line in quality_lines(score_table(scores), dataset=name, cut=cut, model_version=version):
+            print(json.dumps(line | {"splits": config.evaluate.num_splits}), flush=True)
+    finally:
+        spark.stop()
+
+
+def quality_lines(table: pd.DataFrame, *, dataset: str, cut: datetime, model_version: str) -> list[dict[str, Any]]:
+    """A `score_table` as JSON objects; numbers that are not known (differences of rfm to itself) are null."""
+    numbers = ["mean", "standard_error", "difference_to_rfm", "difference_standard_error", "p_value"]
+    lines = []
+    for row in table.to_dict("records"):
+        known = {name: None if math.isnan(row[name]) else round(float(row[name]), 6) for name in numbers}
+        named = {name: row[name] for name in ("task", "metric", "arm", "head")}
+        about = {"bench": "quality", "dataset": str(dataset), "cut": f"{cut:%Y-%m-%d}"}
+        lines.append({**about, **named, **known, "model_version": model_version})
+    return lines
+
+
+def _config(name: Dataset, plan: Plan, folder: Path) -> Config:
+    config = load_config([CONF / f"{name}.yaml"])
+    changed: dict[str, Any] = {
+        section: getattr(config, section).model_copy(update=settings) for section, settings in plan.changes.items()
+    }
+    if name is Dataset.bank:
+        raw = str(folder / "raw")
+        for tables in ("sources", "profiles"):
+            changed[tables] = {
+                key: one.model_copy(update={"path": one.path.replace(RAW, raw)})
+                for key, one in getattr(config, tables).items()
+            }
+    return config.model_copy(update={"root": str(folder / "root"), **changed})
+
+
+def _simulate(spark: SparkSession, raw: Path, *, seed: int) -> None:
+    if not (raw / "simulation.json").exists():
+        simulate_bank(
+            spark,
+            raw,
+            num_customers=BANK_CUSTOMERS,
+            start=BANK_START,
+            num_batches=BANK_DAYS,
+            hours=24,
+            seed=seed,
+            faults=(),
+        )
+
+
+def _told(name: str, step: Any) -> Summary:
+    summary: Summary = step()
+    print(f"{name}: {summary.rows_in} in, {summary.rows_out} out", file=sys.stderr, flush=True)
+    return summary
+
+
+if __name__ == "__main__":
+    sys.exit(app())
