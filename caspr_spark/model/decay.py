@@ -12,7 +12,7 @@ from torch.nn import functional
 from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
-from caspr_spark.model.features import MICROSECONDS_A_DAY, NO_TIME, ProfileVectors
+from caspr_spark.model.features import MICROSECONDS_A_DAY, NO_TIME, ProfileVectors, Scale
 from caspr_spark.model.values import Sources, Values
 
 TIME_CONSTANTS = (3 / 91, 7 / 91, 14 / 91, 28 / 91, 56 / 91, 120 / 91)
@@ -20,6 +20,8 @@ TIME_CONSTANTS = (3 / 91, 7 / 91, 14 / 91, 28 / 91, 56 / 91, 120 / 91)
 NEVER_DAYS = 1e9
 MONTH, SEASON, EVER = 3, 5, 6
 """Positions in the time constants."""
+LARGEST_RATE = 1000.0
+"""Of an amount, in the population's mean rates; beyond it a vector does not grow."""
 NUM_SUMMED, NUM_GATES, NUM_HIDDEN = 32, 3, 128
 TENURE_LIMIT = 84 / 91
 """In longest horizons: a longer tenure is not told apart, for the training's as-of times know only shorter ones."""
@@ -40,6 +42,7 @@ class DecayedPooling(nn.Module):
         super().__init__()
         self.sources, self.values = Sources(layout), Values(layout)
         self.profile_vectors = ProfileVectors(layout, scaling)
+        self.scale = Scale(layout.numerical, scaling)
         num_numerical, num_constants = len(layout.numerical), len(TIME_CONSTANTS) + 1
         size = section.embedding_size
         mixed, amounts, values = _part_sizes(size, num_numerical, self.values.size)
@@ -85,7 +88,7 @@ class DecayedPooling(nn.Module):
         def rates(of_events_BTX: Tensor) -> Tensor:
             return torch.bmm(rates_BJT, of_events_BTX).view(num_customers, num_times, -1)
 
-        raw_BTN = batch.numerical_BTN.nan_to_num() / self.mean_absolute_N
+        raw_BTN = self.scale.cut(batch.numerical_BTN) / self.mean_absolute_N
         gates_BTG1 = torch.sigmoid(self.gates(events_BTD))[..., None]
         amounts_BKX = rates(torch.cat([raw_BTN, (gates_BTG1 * raw_BTN[:, :, None]).flatten(2)], dim=-1))
         sources_BTS = self.sources.one_hot(batch)
@@ -101,7 +104,7 @@ class DecayedPooling(nn.Module):
         ]
         embedded = [self.mixed(torch.cat(parts, dim=-1))]
         if self.amounts is not None:
-            embedded.append(self.amounts(amounts_BKX))
+            embedded.append(self.amounts(amounts_BKX.clamp(-LARGEST_RATE, LARGEST_RATE)))
         if self.of_values is not None:
             of_values = rates_BJT.view(num_customers, num_times, len(constants_R), -1)[:, :, [MONTH, EVER]].flatten(
                 1, 2

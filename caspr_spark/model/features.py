@@ -17,6 +17,8 @@ from schemas.vocabulary import FIRST_VALUE_ID, MASKED_ID, PADDING_ID
 
 CLAMP = 5.0
 """Standard deviations beyond which a scaled numerical is cut."""
+LARGEST_LOG = 60.0
+"""Of a numerical, so that sums of it and their squares stay finite."""
 LOG_DAYS_SCALE = 3.0
 """log1p(days) / 3 is about 1 for three weeks and 2 for a year."""
 MICROSECONDS_A_DAY = 86_400_000_000.0
@@ -41,6 +43,13 @@ class Scale(nn.Module):
         self.deviation_N: Tensor
         self.register_buffer("mean_N", torch.tensor(means, dtype=torch.float32), persistent=False)
         self.register_buffer("deviation_N", torch.tensor(deviations, dtype=torch.float32), persistent=False)
+        limits = [
+            [max(-LARGEST_LOG, mean - CLAMP * deviation), min(LARGEST_LOG, mean + CLAMP * deviation)]
+            for mean, deviation in zip(means, deviations, strict=True)
+        ]
+        raw_limits = [[math.copysign(math.expm1(abs(limit)), limit) for limit in pair] for pair in limits]
+        self.limits_2N: Tensor
+        self.register_buffer("limits_2N", torch.tensor(raw_limits).reshape(-1, 2).T, persistent=False)
 
     def forward(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """[..., N] with NaN where absent -> (scaled [..., N] with 0 where absent, is_present [..., N])."""
@@ -48,6 +57,10 @@ class Scale(nn.Module):
         known = torch.where(is_present, raw, 0.0)
         scaled = (known.sign() * known.abs().log1p() - self.mean_N) / self.deviation_N
         return torch.where(is_present, scaled.clamp(-CLAMP, CLAMP), 0.0), is_present
+
+    def cut(self, raw: Tensor) -> Tensor:
+        """[..., N] in the raw unit, 0 where absent, cut where `forward` cuts."""
+        return torch.where(raw.isnan(), 0.0, raw.clamp(self.limits_2N[0], self.limits_2N[1]))
 
 
 def gap_days(batch: Batch, is_visible_BT: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,7 @@ class Combined:
         if weights.future:
             self.future = DenseFuture(
                 manifest.layout,
+                manifest.scaling,
                 as_of=manifest.as_of,
                 seed=job.seed,
                 num_times=job.pretrain.as_of_times,

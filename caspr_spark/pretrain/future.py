@@ -5,7 +5,7 @@ evenly over the history, but for its beginning and for the last middle horizon; 
 data is not asked for. Every term is divided by what the best constant guess of it costs, measured on the training data.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from caspr_spark.errors import CasprError
-from caspr_spark.manifest import Layout
+from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.causal import CausalEncoder
-from caspr_spark.model.features import MICROSECONDS_A_DAY
+from caspr_spark.model.features import MICROSECONDS_A_DAY, Scale
 from caspr_spark.model.future import HORIZONS, MIDDLE, Guesses
 from caspr_spark.model.network import Network
 from caspr_spark.model.values import Sources, Values
@@ -53,7 +53,7 @@ class Future(NamedTuple):
 
     counts_BKSH: Tensor
     amounts_BKNH: Tensor
-    """Sums, in raw units."""
+    """Sums, in raw units; a single amount is cut as the model cuts it."""
     has_next_BKV: Tensor
     """Whether the value occurs within the middle horizon."""
     is_new_BKV: Tensor
@@ -68,8 +68,16 @@ class DenseFuture:
     """
 
     def __init__(
-        self, layout: Layout, *, as_of: datetime, seed: int, num_times: int, longest_days: float | None
+        self,
+        layout: Layout,
+        scaling: Mapping[str, Scaling],
+        *,
+        as_of: datetime,
+        seed: int,
+        num_times: int,
+        longest_days: float | None,
     ) -> None:
+        self.scale = Scale(layout.numerical, scaling)
         self.end_us = round(as_of.timestamp() * 1_000_000)
         self.seed, self.num_times, self.longest_days = seed, num_times, longest_days
         self.sources, self.values = Sources(layout), Values(layout)
@@ -89,7 +97,7 @@ class DenseFuture:
         """
         assert isinstance(network.encoder, CausalEncoder)
         assert network.future is not None
-        earliest_us, mean_rate, mean_absolute_N = _spread(chunks, ranks, self.end_us)
+        earliest_us, mean_rate, mean_absolute_N = _spread(chunks, ranks, self.end_us, self.scale)
         days = (self.end_us - earliest_us) / MICROSECONDS_A_DAY
         longest = self.longest_days or min(LONGEST_DAYS, days * SHARE_OF_HISTORY)
         self.horizons_us_H = (longest * torch.tensor(HORIZONS, dtype=torch.float64) * MICROSECONDS_A_DAY).long()
@@ -155,7 +163,7 @@ class DenseFuture:
         before_BKT = (after_BKT < 0) & batch.is_real_BT[:, None]
         return Future(
             summed(self.sources.one_hot(batch)),
-            summed(batch.numerical_BTN.nan_to_num()),
+            summed(self.scale.cut(batch.numerical_BTN)),
             self.values.sums(entries, is_within_BKHT[:, :, MIDDLE].float()) > 0,
             ~(self.values.sums(entries, before_BKT.float()) > 0) & self.values.is_value_V,
         )
@@ -231,7 +239,9 @@ class DenseFuture:
         self.constant_A = torch.where(self.is_taught_A, constant_A, 1.0)
 
 
-def _spread(chunks: Callable[[], Iterator[Batch]], ranks: Ranks, end_us: int) -> tuple[int, float, Tensor]:
+def _spread(
+    chunks: Callable[[], Iterator[Batch]], ranks: Ranks, end_us: int, scale: Scale
+) -> tuple[int, float, Tensor]:
     """Time of the earliest event (microseconds), mean events a day and customer, mean size [N] of the numericals."""
     earliest_us = end_us
     sums: Tensor | None = None
@@ -240,7 +250,7 @@ def _spread(chunks: Callable[[], Iterator[Batch]], ranks: Ranks, end_us: int) ->
         earliest_us = min(earliest_us, int(first_B.min()))
         tenure_B = ((end_us - first_B).double() / MICROSECONDS_A_DAY).clamp(min=1)
         is_present_BTN = batch.is_real_BT[:, :, None] & ~batch.numerical_BTN.isnan()
-        sizes_BTN = torch.where(is_present_BTN, batch.numerical_BTN.abs(), 0.0).double()
+        sizes_BTN = torch.where(is_present_BTN, scale.cut(batch.numerical_BTN).abs(), 0.0).double()
         rates = torch.stack([(batch.num_events_B / tenure_B).sum(), torch.tensor(float(len(first_B)))]).double()
         of_chunk = torch.cat([rates, sizes_BTN.sum(dim=(0, 1)), is_present_BTN.sum(dim=(0, 1)).double()])
         sums = of_chunk if sums is None else sums + of_chunk

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from caspr_spark.config import ModelSection
 from caspr_spark.model.network import Network
 from caspr_spark.model.scoring import encode
-from tests.pretrain.planted import AS_OF_US, layout_of, model_section, planted_rows, planted_scaling
+from tests.pretrain.planted import AS_OF_US, FUTURE, layout_of, model_section, planted_rows, planted_scaling
 
 MAX_EVENTS = 3
 LAYOUT = layout_of(MAX_EVENTS)
@@ -26,16 +26,19 @@ def network(section: ModelSection) -> Network:
 
 
 ENCODERS = [network(model_section(pooling=pooling)).encoder for pooling in ("attention", "mean", "last")]
+ENCODERS += [network(model_section(**FUTURE | {"pooling": pooling})).encoder for pooling in ("decayed", "attention")]
 
 
 @settings(max_examples=60, deadline=None)
 @given(NUMBERS, st.sampled_from(ENCODERS))
 @example([math.inf, -math.inf, math.nan, 1e308, -1e308, -0.0], ENCODERS[0])
+@example([math.inf, -math.inf, math.nan, 1e308, -1e308, -0.0], ENCODERS[3])
 def test_f31_no_number_makes_a_vector_that_is_not_finite(numbers: list[float], encoder: torch.nn.Module) -> None:
     with np.errstate(over="ignore"):
         as_stored = np.array([numbers, numbers]).astype(np.float32)  # beyond its range: infinite, as Spark casts it
     vectors = encode(encoder, ROWS | {"numerical": as_stored, "profile_numerical": as_stored[:, :1]}, LAYOUT, AS_OF_US)
     assert np.isfinite(vectors).all()
+    assert np.linalg.norm(vectors, axis=1).max() < 10_000  # what publish.gate takes
 
 
 def test_f31_minus_zero_is_zero() -> None:

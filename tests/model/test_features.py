@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from caspr_spark.manifest import Scaling
 from caspr_spark.model.batch import Batch, batch_of
 from caspr_spark.model.features import EventVectors, Scale, embedding_dimension, gap_days
 from caspr_spark.model.network import Network
@@ -170,3 +171,10 @@ def test_padding_embeds_to_zero_and_a_set_is_its_sum_over_root_n() -> None:
     is_absent_BT = (one.categorical_BTC[:, :, 1] == 0) & one.is_real_BT
     assert is_absent_BT.any()
     assert (events_BTF[is_absent_BT][:, -5:-3] == 0).all()  # colour has two numbers, the set the last three
+
+
+def test_amounts_are_cut_where_scaled_ones_are() -> None:
+    """log1p of mean 2 and deviation 1: from -expm1(3) to expm1(7); infinite ones too, absent ones are 0."""
+    scale = Scale(("amount",), {"amount": Scaling(count=9, mean=2.0, standard_deviation=1.0, constant_loss=1.0)})
+    found = scale.cut(torch.tensor([[-50.0], [-10.0], [0.5], [2000.0], [math.inf], [math.nan]]))[:, 0].tolist()
+    assert found == pytest.approx([-math.expm1(3), -10.0, 0.5, math.expm1(7), math.expm1(7), 0.0])

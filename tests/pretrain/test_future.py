@@ -49,7 +49,7 @@ def network_of(**changes: Any) -> Network:
 
 def objective_of(network: Network, rows: Rows = ROWS, **changes: Any) -> DenseFuture:
     settings = {"as_of": AS_OF, "seed": 7, "num_times": 3, "longest_days": LONGEST_DAYS} | changes
-    objective = DenseFuture(LAYOUT, **settings)
+    objective = DenseFuture(LAYOUT, planted_scaling(ROWS, LAYOUT), **settings)
     objective.fit(network, lambda: iter([batch(rows)]), SingleRank())
     return objective
 
