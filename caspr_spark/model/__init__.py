@@ -1,1 +1,1 @@
-"""The CASPR transformer (paper, section 5): torch only, so that scoring needs neither Spark nor Petastorm."""
+"""The network: encoders, pooling, and heads. torch only, so that scoring needs neither Spark nor Petastorm."""
