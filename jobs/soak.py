@@ -307,7 +307,7 @@ def _wrong_publications(spark: SparkSession, config: Config, record: Record) -> 
     history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, config.root)
     latest = read_table(spark, CUSTOMER_EMBEDDINGS, config.root)
     runs = read_table(spark, RUNS, config.root)
-    known = {row["as_of"].replace(tzinfo=UTC) for row in runs.select("as_of").distinct().collect()}
+    known = set(_times(runs))
     promised = {as_of_refresh(number) for number in range(record.num_done + 1)}
     counted = history.groupBy("run_id").agg(F.count(F.lit(1)).alias("found"))
     rows_of_runs = runs.join(counted, on="run_id", how="full").fillna(0, ["found", "num_customers"])
@@ -323,10 +323,16 @@ def _wrong_publications(spark: SparkSession, config: Config, record: Record) -> 
     }
 
 
+def _times(table: DataFrame) -> list[datetime]:
+    """The as_of of its rows, in order. Not collected as such: Spark gives them in this machine's time zone."""
+    found = table.select(F.unix_micros("as_of").alias("microseconds")).distinct().collect()
+    return sorted(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=row["microseconds"]) for row in found)
+
+
 def _differing_vectors(spark: SparkSession, config: Config, whole: Config, dice: random.Random) -> dict[str, int]:
     """Vectors that are not those of a full build as of their own time, for some of these times and the newest one."""
     latest = read_table(spark, CUSTOMER_EMBEDDINGS, config.root)
-    times = sorted(row["as_of"].replace(tzinfo=UTC) for row in latest.select("as_of").distinct().collect())
+    times = _times(latest)
     chosen = {*dice.sample(times, min(TIMES_COMPARED, len(times))), times[-1]}
     wrong = compared = 0
     for as_of in sorted(chosen):
