@@ -19,7 +19,6 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
-from pyspark.sql import SparkSession
 
 import conf
 from caspr_spark.aliases import champion_of
@@ -92,7 +91,15 @@ def _score(name: Dataset, cut: datetime, plan: Plan, root: Path) -> None:
     spark = spark_session("caspr-spark bench", config.spark.settings, log_file=folder / "logs" / "spark.log")
     try:
         if name is Dataset.bank:
-            _simulate(spark, folder / "raw", seed=config.seed)
+            simulate_bank(
+                spark,
+                folder / "raw",
+                num_customers=BANK_CUSTOMERS,
+                start=BANK_START,
+                num_batches=BANK_DAYS,
+                hours=24,
+                seed=config.seed,
+            )
         full_build(spark, config, [cut], run_step=_told)
         version = champion_of(config.root)
         scores = task_score_table(spark, config, cut, version)
@@ -127,20 +134,6 @@ def _config(name: Dataset, plan: Plan, folder: Path) -> Config:
                 for key, one in getattr(config, tables).items()
             }
     return config.model_copy(update={"root": str(folder / "root"), **changed})
-
-
-def _simulate(spark: SparkSession, raw: Path, *, seed: int) -> None:
-    if not (raw / "simulation.json").exists():
-        simulate_bank(
-            spark,
-            raw,
-            num_customers=BANK_CUSTOMERS,
-            start=BANK_START,
-            num_batches=BANK_DAYS,
-            hours=24,
-            seed=seed,
-            faults=(),
-        )
 
 
 def _told(name: str, step: Any) -> Summary:

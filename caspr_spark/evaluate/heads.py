@@ -1,5 +1,6 @@
 """What is trained on top of features: classifiers and regressors. Each is chosen on the validation customers alone."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ def ridge(training: Data, validation: Data, test: Array, *, seed: int) -> Fitted
     prepare = _prepare()
     seen, held_out = prepare.fit_transform(training.features), prepare.transform(validation.features)
     fits = [Ridge(alpha=penalty).fit(seen, training.labels) for penalty in PENALTIES]
-    scores = [-_rmse(validation.labels, fit.predict(held_out)) for fit in fits]
+    scores = [-rmse(validation.labels, fit.predict(held_out)) for fit in fits]
     best = int(np.argmax(scores))
     return Fitted(scores[best], np.asarray(fits[best].predict(prepare.transform(test))))
 
@@ -64,17 +65,13 @@ def ridge(training: Data, validation: Data, test: Array, *, seed: int) -> Fitted
 def lightgbm_mean(training: Data, validation: Data, test: Array, *, seed: int) -> Fitted:
     """Boosted trees as `lightgbm`, for the mean of an amount."""
     model = LGBMRegressor(objective="regression", **_trees(seed))
-    _fit_trees(model, training, validation, metric="l2")
-    held_out, predictions = (np.asarray(model.predict(part)) for part in (validation.features, test))
-    return Fitted(-_rmse(validation.labels, held_out), predictions)
+    return _regressed(model, training, validation, test, metric="l2", error=rmse)
 
 
 def lightgbm_median(training: Data, validation: Data, test: Array, *, seed: int) -> Fitted:
     """Boosted trees as `lightgbm`, for the median of an amount: what mean absolute error asks for."""
     model = LGBMRegressor(objective="regression_l1", **_trees(seed))
-    _fit_trees(model, training, validation, metric="l1")
-    held_out, predictions = (np.asarray(model.predict(part)) for part in (validation.features, test))
-    return Fitted(-float(np.mean(np.abs(validation.labels - held_out))), predictions)
+    return _regressed(model, training, validation, test, metric="l1", error=mae)
 
 
 def with_logarithms(features: Array) -> Array:
@@ -128,8 +125,28 @@ def _fit_trees(model: LGBMClassifier | LGBMRegressor, training: Data, validation
     )
 
 
-def _rmse(truth: Array, predicted: Array) -> float:
+def _regressed(
+    model: LGBMRegressor,
+    training: Data,
+    validation: Data,
+    test: Array,
+    *,
+    metric: str,
+    error: Callable[[Array, Array], float],
+) -> Fitted:
+    _fit_trees(model, training, validation, metric=metric)
+    held_out, predictions = (np.asarray(model.predict(part)) for part in (validation.features, test))
+    return Fitted(-error(validation.labels, held_out), predictions)
+
+
+def rmse(truth: Array, predicted: Array) -> float:
+    """Root of the mean squared error."""
     return float(np.sqrt(np.mean(np.square(truth - predicted))))
+
+
+def mae(truth: Array, predicted: Array) -> float:
+    """Mean absolute error."""
+    return float(np.mean(np.abs(truth - predicted)))
 
 
 def _logit(probabilities: Array) -> Array:

@@ -16,7 +16,9 @@ from caspr_spark.evaluate.heads import (
     lightgbm_mean,
     lightgbm_median,
     logistic,
+    mae,
     ridge,
+    rmse,
 )
 
 HIGH_VALUE_SHARE = 0.8
@@ -47,11 +49,10 @@ def yes_or_no(truth: Array, predicted: Array, _everybody: Array) -> Metrics:
 
 def how_much(truth: Array, predicted: Array, everybody: Array) -> Metrics:
     """rmse and mae in the label's unit, spearman, and the auroc with which high-value customers are ranked first."""
-    error = truth - predicted
     is_high = truth >= high_value(everybody)
     return {
-        "rmse": float(np.sqrt(np.mean(np.square(error)))),
-        "mae": float(np.mean(np.abs(error))),
+        "rmse": rmse(truth, predicted),
+        "mae": mae(truth, predicted),
         "spearman": float(spearmanr(truth, predicted).statistic) if np.ptp(predicted) and np.ptp(truth) else 0.0,
         "high_value_auroc": float(roc_auc_score(is_high, predicted)) if 0 < is_high.sum() < len(is_high) else np.nan,
     }

@@ -12,13 +12,13 @@ from torch.nn import functional
 from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
-from caspr_spark.model.features import MICROSECONDS_A_DAY, NO_TIME, ProfileVectors, Scale
+from caspr_spark.model.features import MICROSECONDS_A_DAY, NO_TIME, ProfileVectors, Scale, signed_log
 from caspr_spark.model.values import Sources, Values
 
 TIME_CONSTANTS = (3 / 91, 7 / 91, 14 / 91, 28 / 91, 56 / 91, 120 / 91)
 """In longest horizons; beyond them one that never fades."""
 NEVER_DAYS = 1e9
-MONTH, SEASON, EVER = 3, 5, 6
+MONTH, TWO_MONTHS, SEASON, EVER = 3, 4, 5, 6
 """Positions in the time constants."""
 LARGEST_RATE = 1000.0
 """Of an amount, in the population's mean rates; beyond it a vector does not grow."""
@@ -93,11 +93,11 @@ class DecayedPooling(nn.Module):
         amounts_BKX = rates(torch.cat([raw_BTN, (gates_BTG1 * raw_BTN[:, :, None]).flatten(2)], dim=-1))
         sources_BTS = self.sources.one_hot(batch)
         since_BKX = self._since(batch, as_of_BK, is_visible_BT, sources_BTS)
-        usual_gaps_BK1 = since_BKX[..., :1] * (faded_BKRT.sum(dim=-1) / covered_BKR)[..., MONTH + 1, None]
+        usual_gaps_BK1 = since_BKX[..., :1] * (faded_BKRT.sum(dim=-1) / covered_BKR)[..., TWO_MONTHS, None]
         known_BK1 = tenure_BK1.clamp(max=TENURE_LIMIT * self.longest_days)
         parts = [
             rates(functional.softplus(self.summed(events_BTD))).log1p(),
-            amounts_BKX.sign() * amounts_BKX.abs().log1p(),
+            signed_log(amounts_BKX),
             rates(sources_BTS).log1p(),
             torch.cat([since_BKX, usual_gaps_BK1, known_BK1], dim=-1).log1p(),
             self.profile_vectors(batch)[:, None].expand(-1, num_times, -1),
@@ -106,10 +106,9 @@ class DecayedPooling(nn.Module):
         if self.amounts is not None:
             embedded.append(self.amounts(amounts_BKX.clamp(-LARGEST_RATE, LARGEST_RATE)))
         if self.of_values is not None:
-            of_values = rates_BJT.view(num_customers, num_times, len(constants_R), -1)[:, :, [MONTH, EVER]].flatten(
-                1, 2
-            )
-            values_BJV = self.values.sums(self.values.entries(batch), of_values)
+            rates_BKRT = torch.unflatten(rates_BJT, 1, (num_times, -1))
+            fading_BJT = rates_BKRT[:, :, [MONTH, EVER]].flatten(1, 2)
+            values_BJV = self.values.sums(self.values.entries(batch), fading_BJT)
             embedded.append(self.of_values(values_BJV.log1p().reshape(num_customers, num_times, -1)))
         return torch.cat(embedded, dim=-1)
 

@@ -30,6 +30,11 @@ def embedding_dimension(num_ids: int) -> int:
     return max(2, round(math.sqrt(num_ids)))
 
 
+def signed_log(raw: Tensor) -> Tensor:
+    """sign(x) log1p|x|: what amounts of either sign are scaled, and foretold, as."""
+    return raw.sign() * raw.abs().log1p()
+
+
 class Scale(nn.Module):
     """Raw numericals -> about standard normal ones: (sign(x) log1p|x| - mean) / deviation, cut at 5 deviations."""
 
@@ -55,7 +60,7 @@ class Scale(nn.Module):
         """[..., N] with NaN where absent -> (scaled [..., N] with 0 where absent, is_present [..., N])."""
         is_present = ~raw.isnan()
         known = torch.where(is_present, raw, 0.0)
-        scaled = (known.sign() * known.abs().log1p() - self.mean_N) / self.deviation_N
+        scaled = (signed_log(known) - self.mean_N) / self.deviation_N
         return torch.where(is_present, scaled.clamp(-CLAMP, CLAMP), 0.0), is_present
 
     def cut(self, raw: Tensor) -> Tensor:

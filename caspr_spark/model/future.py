@@ -10,6 +10,7 @@ Their columns, for each of S sources, N numericals and V values:
     new      [V]      the same, of values that the customer never had before
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -47,7 +48,8 @@ class FutureHeads(nn.Module):
         num_numerical, num_values = len(layout.numerical), Values(layout).size
         of_sources, of_numericals = (num_sources, num_horizons), (num_numerical, num_horizons)
         self.shapes = [of_sources, of_sources, of_numericals, of_numericals, (num_values,), (num_values,)]
-        self.linear = nn.Linear(embedding_size, sum(torch.Size(shape).numel() for shape in self.shapes))
+        self.sizes = [math.prod(shape) for shape in self.shapes]
+        self.linear = nn.Linear(embedding_size, sum(self.sizes))
         self.register_buffer("longest_days", torch.tensor(91.0))
         self.register_buffer("deviation_NH", torch.ones(of_numericals))
 
@@ -59,5 +61,5 @@ class FutureHeads(nn.Module):
         self.linear.bias.copy_(torch.cat([part.flatten() for part in start]))
 
     def forward(self, embedding_BKE: Tensor) -> Guesses:
-        guessed = self.linear(embedding_BKE).split([torch.Size(shape).numel() for shape in self.shapes], dim=-1)
+        guessed = self.linear(embedding_BKE).split(self.sizes, dim=-1)
         return Guesses(*(part.unflatten(-1, shape) for part, shape in zip(guessed, self.shapes, strict=True)))

@@ -18,7 +18,7 @@ from caspr_spark.errors import CasprError
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.causal import CausalEncoder
-from caspr_spark.model.features import MICROSECONDS_A_DAY, Scale
+from caspr_spark.model.features import MICROSECONDS_A_DAY, Scale, signed_log
 from caspr_spark.model.future import HORIZONS, MIDDLE, Guesses
 from caspr_spark.model.network import Network
 from caspr_spark.model.values import Sources, Values
@@ -178,7 +178,7 @@ class DenseFuture:
         of_horizons = [
             entropy(guesses.any_BKSH, happens_BKSH, reduction="none"),
             (guesses.count_BKSH - counts_BKSH).square(),
-            (guesses.log_BKNH - _signed_log(future.amounts_BKNH)).square(),
+            (guesses.log_BKNH - signed_log(future.amounts_BKNH)).square(),
             2 * functional.huber_loss(guesses.linear_BKNH, scaled_BKNH, reduction="none"),
         ]
         next_BKV = entropy(guesses.next_BKV, has_next_BKV, reduction="none") * used_BK1
@@ -199,7 +199,7 @@ class DenseFuture:
                 known_BK1H.sum(dim=(0, 1, 2)),
                 ((future.counts_BKSH > 0) * known_BK1H).sum(dim=(0, 1)),
                 (future.counts_BKSH.log1p() * known_BK1H).sum(dim=(0, 1)),
-                (_signed_log(amounts_BKNH) * known_BK1H).sum(dim=(0, 1)),
+                (signed_log(amounts_BKNH) * known_BK1H).sum(dim=(0, 1)),
                 (amounts_BKNH * known_BK1H).sum(dim=(0, 1)),
                 (amounts_BKNH.square() * known_BK1H).sum(dim=(0, 1)),
                 used_BK1.sum()[None],
@@ -262,10 +262,6 @@ def _spread(
     total_N, present_N = sums[2:].chunk(2)
     mean_N = (total_N / present_N.clamp(min=1)).float()
     return int(by_rank.min()), float(sums[0] / sums[1]), torch.where(mean_N > 0, mean_N, 1.0)
-
-
-def _signed_log(amounts: Tensor) -> Tensor:
-    return amounts.sign() * amounts.abs().log1p()
 
 
 def _log_odds(shares: Tensor) -> Tensor:

@@ -104,9 +104,9 @@ class MaskedRecovery:
         layout: Layout,
         scaling: Mapping[str, Scaling],
         *,
-        seed: int = 0,
-        mask_share: float = 0.3,
-        memory_dropout: float = 0.5,
+        seed: int,
+        mask_share: float,
+        memory_dropout: float,
     ) -> None:
         self.layout = layout
         self.seed, self.mask_share, self.memory_dropout = seed, mask_share, memory_dropout

@@ -6,7 +6,6 @@ its heads rank worse than chance, or promise too much or too little.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +15,20 @@ from sklearn.metrics import roc_auc_score
 
 from caspr_spark.config import HeadsSection
 from caspr_spark.manifest import SequenceManifest, read_manifest
-from caspr_spark.model.batch import Batch, batch_of
+from caspr_spark.model.batch import batch_of
 from caspr_spark.model.checkpoint import load_checkpoint
+from caspr_spark.model.features import MICROSECONDS_A_DAY
 from caspr_spark.model.future import HORIZONS
 from caspr_spark.model.network import Network
 from caspr_spark.model.scoring import network_of
 from caspr_spark.model.values import Sources
-from caspr_spark.pretrain.reader import SequenceReader
+from caspr_spark.pretrain.reader import Rows, SequenceReader
 from schemas.vocabulary import FIRST_VALUE_ID
 
 BATCH_SIZE = 64
 NUM_ERRORS = 3.0
 """Standard errors that a failure must be clear by."""
-MICROSECONDS_A_DAY = 86_400_000_000
+Floats = NDArray[np.float64]
 
 
 class HeadScore(BaseModel):
@@ -72,18 +72,24 @@ def own_head_scores(folder: Path, checkpoint: Path) -> tuple[HeadScore, ...]:
     manifest, network = read_manifest(folder), network_of(load_checkpoint(checkpoint)).eval()
     if network.future is None:
         return ()
+    days_H = [share * network.future.longest_days.item() for share in HORIZONS]
+    guessed: list[list[Floats]] = [[] for _ in days_H]
+    happened: list[list[NDArray[np.bool_]]] = [[] for _ in days_H]
+    reader = SequenceReader(folder, manifest, "validation", rank=0, size=1)
+    for rows in reader.batches(BATCH_SIZE, shuffle_seed=None):
+        for horizon, days in enumerate(days_H):
+            found = _guesses(rows, manifest, network, horizon=horizon, horizon_us=round(days * MICROSECONDS_A_DAY))
+            guessed[horizon].append(found[0])
+            happened[horizon].append(found[1])
     scores: list[HeadScore] = []
-    for horizon, share in enumerate(HORIZONS):
-        days = share * network.future.longest_days.item()
-        found = _guesses(folder, manifest, network, horizon=horizon, horizon_us=round(days * MICROSECONDS_A_DAY))
-        if found is None:
-            continue
-        guessed_BS, happened_BS = found
-        scores += [
-            _score(guessed_BS[:, source], happened_BS[:, source], source_id=source, horizon_days=round(days, 3))
-            for source in range(guessed_BS.shape[1])
-            if source >= FIRST_VALUE_ID or guessed_BS.shape[1] == 1
-        ]
+    for days, of_guessed, of_happened in zip(days_H, guessed, happened, strict=True):
+        if sum(map(len, of_guessed)):
+            guessed_BS, happened_BS = np.concatenate(of_guessed), np.concatenate(of_happened)
+            scores += [
+                _score(guessed_BS[:, source], happened_BS[:, source], source_id=source, horizon_days=round(days, 3))
+                for source in range(guessed_BS.shape[1])
+                if source >= FIRST_VALUE_ID or guessed_BS.shape[1] == 1
+            ]
     return tuple(scores)
 
 
@@ -104,34 +110,29 @@ def failures(scores: tuple[HeadScore, ...], section: HeadsSection, source_names:
 
 
 def _guesses(
-    folder: Path, manifest: SequenceManifest, network: Network, *, horizon: int, horizon_us: int
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
-    """(probabilities, what came) of the validation customers with an event before the cut, both [B, S]."""
+    rows: Rows, manifest: SequenceManifest, network: Network, *, horizon: int, horizon_us: int
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """(probabilities, what came) of the customers with an event before the cut, both [B, S]; B may be 0."""
     assert network.future is not None
     end_us = round(manifest.as_of.timestamp() * 1_000_000)
-    cut_us = end_us - horizon_us
-    guessed, happened = [], []
-    reader = SequenceReader(folder, manifest, "validation", rank=0, size=1)
-    for rows in reader.batches(BATCH_SIZE, shuffle_seed=None):
-        whole = batch_of(rows, manifest.layout, end_us)
-        is_before_BT = (whole.event_times_BT < cut_us) & whole.is_real_BT
-        num_before_B = is_before_BT.sum(dim=1).numpy()
-        if not (is_there_B := num_before_B > 0).any():
-            continue
-        cut_rows: dict[str, Any] = {name: values[is_there_B] for name, values in rows.items()}
-        cut_rows["num_events"] = num_before_B[is_there_B].astype(np.int32)
-        cut: Batch = batch_of(cut_rows, manifest.layout, cut_us)
-        with torch.inference_mode():
-            embedding_B1E = network.encoder(cut).embedding_BE[:, None]
-            guessed.append(torch.sigmoid(network.future(embedding_B1E).any_BKSH[:, 0, :, horizon]).double().numpy())
-        sources_BTS = Sources(manifest.layout).one_hot(whole) * ~is_before_BT[:, :, None]
-        happened.append((sources_BTS.sum(dim=1) > 0).numpy()[is_there_B])
-    return (np.concatenate(guessed), np.concatenate(happened)) if guessed else None
+    whole = batch_of(rows, manifest.layout, end_us)
+    is_before_BT = (whole.event_times_BT < end_us - horizon_us) & whole.is_real_BT
+    num_before_B = is_before_BT.sum(dim=1).numpy()
+    is_there_B = num_before_B > 0
+    came_BTS = Sources(manifest.layout).one_hot(whole) * ~is_before_BT[:, :, None]
+    came_BS = (came_BTS.sum(dim=1) > 0).numpy()[is_there_B]
+    if not is_there_B.any():
+        return np.empty(came_BS.shape), came_BS
+    cut_rows = {name: values[is_there_B] for name, values in rows.items()}
+    cut_rows["num_events"] = num_before_B[is_there_B].astype(np.int32)
+    cut = batch_of(cut_rows, manifest.layout, end_us - horizon_us)
+    with torch.inference_mode():
+        embedding_B1E = network.encoder(cut).embedding_BE[:, None]
+        log_odds_BS = network.future(embedding_B1E).any_BKSH[:, 0, :, horizon]
+        return torch.sigmoid(log_odds_BS).double().numpy(), came_BS
 
 
-def _score(
-    guessed_B: NDArray[np.float64], happened_B: NDArray[np.bool_], *, source_id: int, horizon_days: float
-) -> HeadScore:
+def _score(guessed_B: Floats, happened_B: NDArray[np.bool_], *, source_id: int, horizon_days: float) -> HeadScore:
     is_mixed = 0 < happened_B.sum() < len(happened_B)
     return HeadScore(
         source_id=source_id,

@@ -17,6 +17,7 @@ LAYOUT = layout_of()
 ROWS = planted_rows(60, seed=4)
 SCALING = planted_scaling(ROWS, LAYOUT)
 CHANCE: dict[str, Any] = {"seed": 7, "epoch": 2}
+SETTINGS: dict[str, Any] = {"seed": 7, "mask_share": 0.3, "memory_dropout": 0.5}
 
 
 def batch(rows: Rows = ROWS) -> Batch:
@@ -101,7 +102,7 @@ def test_losses_are_those_of_masked_events_that_have_the_attribute() -> None:
     torch.manual_seed(2)
     network, one = Network(model_section(), LAYOUT, SCALING).eval(), batch()
     is_masked_BT, sees_B = masked_events(one, mask_share=0.3, **CHANCE), torch.ones(60, dtype=torch.bool)
-    objective = MaskedRecovery(LAYOUT, SCALING)
+    objective = MaskedRecovery(LAYOUT, SCALING, **SETTINGS)
     drawn = (is_masked_BT, sees_B)
 
     sums_A, counts_A = objective.sums(network, one, drawn), objective.counts(one, drawn)
@@ -114,7 +115,7 @@ def test_losses_are_those_of_masked_events_that_have_the_attribute() -> None:
 
 def test_sums_and_counts_of_two_halves_add_up_to_those_of_the_whole() -> None:
     torch.manual_seed(2)
-    network, objective = Network(model_section(), LAYOUT, SCALING).eval(), MaskedRecovery(LAYOUT, SCALING)
+    network, objective = Network(model_section(), LAYOUT, SCALING).eval(), MaskedRecovery(LAYOUT, SCALING, **SETTINGS)
 
     def sums(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         one = batch(rows)
@@ -133,7 +134,7 @@ def test_an_attribute_without_variation_or_without_values_has_no_weight() -> Non
     flat = Scaling(count=5, mean=None, standard_deviation=None, constant_loss=0.0)
     still = Scaling(count=5, mean=1.0, standard_deviation=0.0, constant_loss=1.0)
     two = Scaling(count=5, mean=None, standard_deviation=None, constant_loss=2.0)
-    objective = MaskedRecovery(LAYOUT, SCALING | {"shop": flat, "refund": still, "labels": two})
+    objective = MaskedRecovery(LAYOUT, SCALING | {"shop": flat, "refund": still, "labels": two}, **SETTINGS)
 
     weights = objective.weights(torch.tensor([10.0, 0.0, 4.0, 5.0, 6.0], dtype=torch.float64)).tolist()
 

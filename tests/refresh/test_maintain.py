@@ -30,13 +30,19 @@ def maintain_long_after(spark: SparkSession, config: Config) -> None:
         spark.conf.unset(unchecked)
 
 
-@pytest.mark.slow
-def test_f14_orphans_go_and_the_tables_stay_as_they_were(spark: SparkSession, tmp_path: Path) -> None:
+def refreshed_world(spark: SparkSession, tmp_path: Path) -> tuple[World, Config]:
+    """A world whose events were built, and refreshed once."""
     world = World(spark, tmp_path, seed=5)
     config = world.config()
     build_events(spark, config, AS_OF)
     world.new_payments()
     refresh_events(spark, config, AS_OF)
+    return world, config
+
+
+@pytest.mark.slow
+def test_f14_orphans_go_and_the_tables_stay_as_they_were(spark: SparkSession, tmp_path: Path) -> None:
+    world, config = refreshed_world(spark, tmp_path)
     events = Path(config.root) / "events"
     orphan = events / "part-00099-killed.snappy.parquet"
     shutil.copy(next(events.glob("part-*.parquet")), orphan)
@@ -58,11 +64,7 @@ def test_f14_orphans_go_and_the_tables_stay_as_they_were(spark: SparkSession, tm
 
 def test_f64_a_refresh_after_a_pause_that_was_longer_than_the_retention(spark: SparkSession, tmp_path: Path) -> None:
     """Maintenance has joined the states' files and removed those that the newest commit of `events` speaks of."""
-    world = World(spark, tmp_path, seed=5)
-    config = world.config()
-    build_events(spark, config, AS_OF)
-    world.new_payments()
-    refresh_events(spark, config, AS_OF)
+    world, config = refreshed_world(spark, tmp_path)
     maintain_long_after(spark, config)
 
     world.new_orders()
