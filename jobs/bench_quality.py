@@ -112,6 +112,7 @@ def _score(name: Dataset, cut: datetime, plan: Plan, root: Path) -> None:
 def quality_lines(table: pd.DataFrame, *, dataset: str, cut: datetime, model_version: str) -> list[dict[str, Any]]:
     """A `score_table` as JSON objects; numbers that are not known (differences of rfm to itself) are null."""
     numbers = ["mean", "standard_error", "difference_to_rfm", "difference_standard_error", "p_value"]
+    numbers += ["bootstrap_error", "bootstrap_better"]
     lines = []
     for row in table.to_dict("records"):
         known = {name: None if math.isnan(row[name]) else round(float(row[name]), 6) for name in numbers}

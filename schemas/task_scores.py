@@ -22,9 +22,11 @@ TASK_SCORES = Contract(
         Column(
             "metric",
             "string",
-            "auroc, average_precision; rmse, mae, spearman, high_value_auroc; num_train, num_test, positive_share",
+            "auroc, average_precision; rmse, mae, spearman, high_value_auroc; num_train, num_test, positive_share; at "
+            "split 0, bootstrap_error.<metric> and bootstrap_better.<metric>: of the mean difference to rfm over all "
+            "splits, over resampled customers",
         ),
-        Column("value", "double", "score on the split's test customers"),
+        Column("value", "double", "score on the split's test customers, or of the resampled ones"),
     ),
     key=("task", "as_of", "model_version", "arm", "head", "split", "metric"),
 )

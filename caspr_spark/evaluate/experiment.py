@@ -10,6 +10,7 @@ from sklearn.metrics import roc_curve
 from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from caspr_spark.evaluate.bootstrap import TwoArms, advantages
 from caspr_spark.evaluate.heads import Array, Data, Fitted
 from caspr_spark.evaluate.questions import YES_OR_NO, Question, best_of
 
@@ -22,6 +23,8 @@ CUSTOMERS = "customers"
 ROC_POINTS = np.linspace(0, 1, 101)
 LEAST = 15
 """Customers of a kind, five a part of the split."""
+BOOTSTRAP_ERROR, BOOTSTRAP_BETTER = "bootstrap_error", "bootstrap_better"
+"""Written `bootstrap_error.auroc`: of an arm's difference to rfm, over resampled customers; they stand at split 0."""
 SCORE_COLUMNS = ["arm", "head", "split", "metric", "value"]
 
 
@@ -75,6 +78,7 @@ def paired_scores(
     """
     features = {**features, BOTH: np.hstack([features[RFM], features[EMBEDDING]])}
     rows: list[tuple[str, str, int, str, float]] = []
+    tested: dict[tuple[str, str], list[TwoArms]] = {}
     curves: dict[str, list[Array]] = {arm: [] for arm in ARMS} if question is YES_OR_NO else {}
     splits = random_splits(
         labels, num_splits=num_splits, test_share=test_share, validation_share=validation_share, seed=seed
@@ -94,9 +98,16 @@ def paired_scores(
         for (arm, head), predicted in predictions.items():
             found = question.metrics(truth, predicted, labels)
             rows += [(arm, head, number, metric, value) for metric, value in found.items()]
+            if arm != RFM:
+                reference = fits[RFM][head].test_predictions
+                tested.setdefault((arm, head), []).append(TwoArms(split.test, predicted, reference))
         for arm, rates in curves.items():
             false_positives, true_positives, _ = roc_curve(truth, fits[arm][BEST].test_predictions)
             rates.append(np.interp(ROC_POINTS, false_positives, true_positives))
+    for (arm, head), splits_tested in tested.items():
+        for metric, (error, better) in advantages(splits_tested, labels, question, seed=seed).items():
+            rows.append((arm, head, 0, f"{BOOTSTRAP_ERROR}.{metric}", error))
+            rows.append((arm, head, 0, f"{BOOTSTRAP_BETTER}.{metric}", better))
     means = {arm: [round(float(rate), 6) for rate in np.mean(rates, axis=0)] for arm, rates in curves.items()}
     return Outcome(pd.DataFrame(rows, columns=SCORE_COLUMNS), means)
 

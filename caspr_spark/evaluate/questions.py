@@ -20,6 +20,7 @@ from caspr_spark.evaluate.heads import (
     ridge,
     rmse,
 )
+from caspr_spark.evaluate.weighted import weighted_auroc, weighted_average_precision, weighted_mae, weighted_rmse
 
 HIGH_VALUE_SHARE = 0.8
 """The high-value customers are the fewest that make this share of all value."""
@@ -37,6 +38,9 @@ class Question(NamedTuple):
     fused: Callable[[Fitted, Fitted], Fitted]
     metrics: Callable[[Array, Array, Array], Metrics]
     """(labels of the test customers, what was predicted of them, labels of all customers) -> scores."""
+    weighted: Callable[[Array, Array, Array, Array], Mapping[str, Array]]
+    """The same with weights [R, test customers] as well -> scores [R]; not of every metric."""
+
 
 
 def yes_or_no(truth: Array, predicted: Array, _everybody: Array) -> Metrics:
@@ -58,6 +62,24 @@ def how_much(truth: Array, predicted: Array, everybody: Array) -> Metrics:
     }
 
 
+def weighted_yes_or_no(truth: Array, predicted: Array, _everybody: Array, weights_RC: Array) -> Mapping[str, Array]:
+    """`yes_or_no` of weighted customers."""
+    return {
+        "auroc": weighted_auroc(truth, predicted, weights_RC),
+        "average_precision": weighted_average_precision(truth, predicted, weights_RC),
+    }
+
+
+def weighted_how_much(truth: Array, predicted: Array, everybody: Array, weights_RC: Array) -> Mapping[str, Array]:
+    """`how_much` of weighted customers, but for spearman."""
+    is_high = (truth >= high_value(everybody)).astype(float)
+    return {
+        "rmse": weighted_rmse(truth, predicted, weights_RC),
+        "mae": weighted_mae(truth, predicted, weights_RC),
+        "high_value_auroc": weighted_auroc(is_high, predicted, weights_RC),
+    }
+
+
 def high_value(labels: Array) -> float:
     """The smallest label of the fewest customers who make HIGH_VALUE_SHARE of the sum of all."""
     ordered = np.sort(labels)[::-1]
@@ -75,10 +97,12 @@ YES_OR_NO = Question(
     candidates=("logistic", "lightgbm"),
     fused=fused_odds,
     metrics=yes_or_no,
+    weighted=weighted_yes_or_no,
 )
 HOW_MUCH = Question(
     heads={"ridge": ridge, "lightgbm": lightgbm_mean, "median": lightgbm_median},
     candidates=("ridge", "lightgbm"),
     fused=fused_mean,
     metrics=how_much,
+    weighted=weighted_how_much,
 )

@@ -4,15 +4,17 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from caspr_spark.evaluate.experiment import ARMS, CUSTOMERS, RFM, RULE
+from caspr_spark.evaluate.experiment import ARMS, BOOTSTRAP_BETTER, BOOTSTRAP_ERROR, CUSTOMERS, RFM, RULE
 from caspr_spark.evaluate.heads import Array
 from caspr_spark.evaluate.questions import LOWER_IS_BETTER
 
 TABLE_COLUMNS = ["task", "metric", "arm", "head", "mean", "standard_error"]
 TABLE_COLUMNS += ["difference_to_rfm", "difference_standard_error", "p_value", "lower_is_better"]
+TABLE_COLUMNS += ["bootstrap_error", "bootstrap_better"]
 _METRICS = ("auroc", "average_precision", "rmse", "mae", "spearman", "high_value_auroc")
 _HEADS = ("best", "logistic", "ridge", "lightgbm", "median")
 _ARMS = (RULE, *ARMS)
+BOOTSTRAP = (BOOTSTRAP_ERROR, BOOTSTRAP_BETTER)
 
 
 def score_table(scores: pd.DataFrame) -> pd.DataFrame:
@@ -21,7 +23,9 @@ def score_table(scores: pd.DataFrame) -> pd.DataFrame:
     Where a lower score is better, a difference below zero is an advantage.
 
     Standard errors are Nadeau and Bengio's (2003), corrected for training and test sets that overlap between splits;
-    p is of a two-sided t test that the difference is zero. All are NaN for a single split.
+    p is of a two-sided t test that the difference is zero. All are NaN for a single split. bootstrap_error is the
+    standard error of the difference over resampled customers, bootstrap_better the share of the resamples in which the
+    arm is better than rfm; NaN where a metric has none.
     """
     rows = []
     for task, of_task in scores.groupby("task", sort=True):
@@ -40,13 +44,18 @@ def score_table(scores: pd.DataFrame) -> pd.DataFrame:
             line = [task, metric, arm, head, values.mean(), corrected_error(values, test_to_train)]
             is_lower_better = metric in LOWER_IS_BETTER
             if arm == RFM:
-                rows.append([*line, np.nan, np.nan, np.nan, is_lower_better])
+                rows.append([*line, np.nan, np.nan, np.nan, is_lower_better, np.nan, np.nan])
                 continue
             differences = values - splits[metric, RFM, head].to_numpy()
             error = corrected_error(differences, test_to_train)
             p = p_value(differences.mean(), error, len(differences))
-            rows.append([*line, differences.mean(), error, p, is_lower_better])
+            resampled = [_of_first_split(splits, f"{name}.{metric}", arm, head) for name in BOOTSTRAP]
+            rows.append([*line, differences.mean(), error, p, is_lower_better, *resampled])
     return pd.DataFrame(rows, columns=TABLE_COLUMNS)
+
+
+def _of_first_split(splits: pd.DataFrame, metric: str, arm: str, head: str) -> float:
+    return float(splits.loc[0, (metric, arm, head)]) if (metric, arm, head) in splits.columns else float("nan")
 
 
 def corrected_error(values: Array, test_to_train: float) -> float:

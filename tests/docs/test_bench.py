@@ -54,8 +54,8 @@ def test_generated_customers_differ_and_have_tails(spark: SparkSession) -> None:
 
 
 def test_scores_are_json_lines_and_what_is_not_known_is_null() -> None:
-    row = ["churn", "auroc", "rfm", "best", 0.85, 0.01, math.nan, math.nan, math.nan, False]
-    other = ["churn", "auroc", "fused", "best", 0.86, 0.01, 0.01, 0.0041234567, 0.25, False]
+    row = ["churn", "auroc", "rfm", "best", 0.85, 0.01, math.nan, math.nan, math.nan, False, math.nan, math.nan]
+    other = ["churn", "auroc", "fused", "best", 0.86, 0.01, 0.01, 0.0041234567, 0.25, False, 0.004, 0.97]
     table = pd.DataFrame([row, other], columns=TABLE_COLUMNS)
 
     lines = quality_lines(table, dataset="shop", cut=datetime(2017, 10, 2, tzinfo=UTC), model_version="m1")
@@ -69,6 +69,8 @@ def test_scores_are_json_lines_and_what_is_not_known_is_null() -> None:
         "difference_to_rfm": None,
         "difference_standard_error": None,
         "p_value": None,
+        "bootstrap_error": None,
+        "bootstrap_better": None,
         "model_version": "m1",
     }
     assert lines[1]["difference_standard_error"] == 0.004123

@@ -89,6 +89,9 @@ def test_planted_amounts_are_found_by_the_arms_that_see_them() -> None:
     table = score_table(found.scores.assign(task="value"))
     lines = table.set_index(["metric", "arm", "head"])
     assert lines.loc[("rmse", "embedding", "best"), "difference_to_rfm"] > 1
+    assert lines.loc[("rmse", "embedding", "best"), "bootstrap_better"] == 0
+    assert lines.loc[("rmse", "rule", "best"), "bootstrap_better"] == 1
+    assert math.isnan(lines.loc[("spearman", "embedding", "best"), "bootstrap_better"])
     assert lines["lower_is_better"].groupby("metric").all().to_dict() == {
         "rmse": True,
         "mae": True,

@@ -43,6 +43,7 @@ def test_f100_every_text_is_escaped() -> None:
     customer = Neighbour(SCRIPT, 1.0, 5.0, 3, 2.0, ((SCRIPT, 2),))
     score = {"task": SCRIPT, "metric": "auroc", "head": "best", "arm": SCRIPT, "mean": 0.5, "standard_error": 0.1}
     score |= {"difference_to_rfm": float("nan"), "difference_standard_error": 0.1, "p_value": 0.5}
+    score |= {"bootstrap_better": float("nan")}
     moved = {"what": SCRIPT, "baseline": "fixed", "effect": 1.0, "score": 9.0, "limit": 4.0, "is_alert": True}
     html = page_html(
         page(
