@@ -475,14 +475,26 @@ class MonitorSection(Section):
 class Task(Section):
     """A question that the embedding is tested on."""
 
-    kind: Literal["churn", "value"]
-    """churn: no activity of `source` within the horizon; value: the sum of its `money` within the horizon."""
+    kind: Literal["churn", "value", "event"]
+    """churn: no activity of `source` within the horizon; value: the sum of its `money` within the horizon; event: an
+    activity of the source `event` within the horizon."""
     source: Name
+    """Its activities are those that the RFM baseline is made of, and its newest one tells how far labels are known."""
+    event: Name | None = None
+    """Source that a task of kind event asks for; of no other kind."""
+    after: Name | None = None
+    """Source whose activities choose the population; none: `source`."""
     active_days: Positive
     """Population: customers with an activity in this many days before the cut."""
     horizon_days: Positive
     money: Name
     """Numerical attribute of `source`: what value sums up; for the monetary features of the RFM baseline."""
+
+    @model_validator(mode="after")
+    def _asks_for_an_event(self) -> "Task":
+        if (self.kind == "event") != (self.event is not None):
+            raise ValueError("kind event needs `event`, the source that is asked for; no other kind has it")
+        return self
 
 
 class EvaluateSection(Section):

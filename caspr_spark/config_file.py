@@ -174,10 +174,13 @@ def _contradictions(config: Config) -> list[tuple[Key, str]]:
     problems += [(place, "the name is reserved; choose another") for name, place in seen.items() if name in reserved]
     for task_name, task in config.evaluate.tasks.items():
         key = ("evaluate", "tasks", task_name)
+        for field, name in (("source", task.source), ("event", task.event), ("after", task.after)):
+            if name is not None and name not in config.sources:
+                problems.append(((*key, field), f"no source '{name}'; there are {', '.join(config.sources)}"))
         chosen = config.sources.get(task.source)
-        if chosen is None:
-            problems.append(((*key, "source"), f"no source '{task.source}'; there are {', '.join(config.sources)}"))
-        elif task.money not in chosen.attributes or chosen.attributes[task.money].kind != "numerical":
+        if chosen is not None and (
+            task.money not in chosen.attributes or chosen.attributes[task.money].kind != "numerical"
+        ):
             problems.append(((*key, "money"), f"'{task.money}' is no numerical attribute of source '{task.source}'"))
     wanted: list[tuple[str, str | None, set[str]]] = [
         ("money", config.report.money, {"numerical"}),

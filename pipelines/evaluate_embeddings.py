@@ -29,7 +29,7 @@ from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
 from schemas.task_scores import TASK_SCORES
 
-_QUESTIONS = {"churn": YES_OR_NO, "value": HOW_MUCH}
+_QUESTIONS = {"churn": YES_OR_NO, "value": HOW_MUCH, "event": YES_OR_NO}
 
 
 def evaluate_embeddings(

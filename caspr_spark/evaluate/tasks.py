@@ -12,37 +12,49 @@ from caspr_spark.errors import UnsafeError
 def task_labels(
     events: DataFrame,
     *,
-    kind: Literal["churn", "value"],
+    kind: Literal["churn", "value", "event"],
     source: str,
     money: str,
     cut: datetime,
     active_days: int,
     horizon_days: int,
+    event: str | None = None,
+    after: str | None = None,
 ) -> DataFrame:
     """`events` -> customer_id, label (double), rule (double) of the population at `cut` (UTC).
 
-    Population: customers with an event of `source` in the `active_days` before the cut. The horizon is
-    [cut, cut + horizon_days). label, of kind churn: 1 for no event of `source` within it, otherwise 0; of kind value:
-    the sum of `money` of its events. rule is what needs no model: days since the last event; the sum of `money` in as
-    many days before the cut.
+    Population: customers with an event of the source `after` (None: of `source`) in the `active_days` before the cut.
+    The horizon is [cut, cut + horizon_days). The label within it, by kind:
+      churn: 1 for no event of `source`, otherwise 0;
+      value: the sum of `money` of its events;
+      event: 1 for an event of the source `event`, otherwise 0.
+    rule is what needs no model: days since the last event; the sum of `money`, or the number of events of `event`, in
+    as many days before the cut.
     """
+    asked, before = event or source, after or source
     time, amount = F.col("event_time"), F.coalesce(F.col(money).cast("double"), F.lit(0.0))
-    horizon = timedelta(days=horizon_days)
-    begin = min(cut - timedelta(days=active_days), cut - horizon)
-    around = events.where((F.col("source") == source) & (time >= F.lit(begin)) & (time < F.lit(cut + horizon)))
-    is_after, is_active = time >= F.lit(cut), (time < F.lit(cut)) & (time >= F.lit(cut - timedelta(days=active_days)))
+    horizon, active = timedelta(days=horizon_days), timedelta(days=active_days)
+    begin = cut - max(horizon, active)
+    around = events.where(
+        F.col("source").isin(asked, before) & (time >= F.lit(begin)) & (time < F.lit(cut + horizon))
+    )
+    is_asked, is_after = F.col("source") == asked, time >= F.lit(cut)
+    is_active = (F.col("source") == before) & ~is_after & (time >= F.lit(cut - active))
+    is_asked_before = is_asked & ~is_after & (time >= F.lit(cut - horizon))
     counted = around.groupBy("customer_id").agg(
-        F.count_if(is_active).alias("num_before"),
-        F.count_if(is_after).alias("num_after"),
-        F.max(F.when(~is_after, F.unix_micros(time))).alias("last_time"),
-        F.sum(F.when(is_after, amount).otherwise(0.0)).alias("amount_after"),
-        F.sum(F.when(~is_after & (time >= F.lit(cut - horizon)), amount).otherwise(0.0)).alias("amount_before"),
+        F.count_if(is_active).alias("num_active"),
+        F.count_if(is_asked & is_after).alias("num_after"),
+        F.count_if(is_asked_before).alias("num_before"),
+        F.max(F.when(is_active, F.unix_micros(time))).alias("last_time"),
+        F.sum(F.when(is_asked & is_after, amount).otherwise(0.0)).alias("amount_after"),
+        F.sum(F.when(is_asked_before, amount).otherwise(0.0)).alias("amount_before"),
     )
     label, rule = {
         "churn": (F.col("num_after") == 0, (F.unix_micros(F.lit(cut)) - F.col("last_time")) / 86_400e6),
         "value": (F.col("amount_after"), F.col("amount_before")),
+        "event": (F.col("num_after") > 0, F.col("num_before")),
     }[kind]
-    return counted.where(F.col("num_before") > 0).select(
+    return counted.where(F.col("num_active") > 0).select(
         "customer_id", label.cast("double").alias("label"), rule.cast("double").alias("rule")
     )
 

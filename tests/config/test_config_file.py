@@ -121,7 +121,10 @@ sources:
   b: {format: csv, path: b.csv, entity: c, time: {column: t}, attributes: {spend: {kind: categorical}}}
 profiles:
   people: {format: csv, path: p.csv, entity: c, attributes: {spend: {kind: numerical}}}
-evaluate: {tasks: {churn: {kind: churn, source: c, active_days: 5, horizon_days: 5, money: spend}}}
+evaluate:
+  tasks:
+    churn: {kind: churn, source: c, active_days: 5, horizon_days: 5, money: spend}
+    call: {kind: event, event: calls, source: a, after: b, active_days: 5, horizon_days: 5, money: hour}
 report: {money: revenue}
 pretrain: {num_workers: 2}
 """
@@ -134,9 +137,17 @@ pretrain: {num_workers: 2}
         "it needs one of its own",
         "shop.yaml: sources.a.attributes.hour: the name is reserved; choose another",
         "shop.yaml: evaluate.tasks.churn.source: no source 'c'; there are a, b",
+        "shop.yaml: evaluate.tasks.call.event: no source 'calls'; there are a, b",
         "shop.yaml: report.money: 'revenue' is no numerical event attribute",
         "shop.yaml: pretrain.num_workers: launcher single is one process; choose another launcher",
     ]
+
+
+def test_only_a_task_that_asks_for_an_event_names_one(write: Write) -> None:
+    task = "source: a, active_days: 5, horizon_days: 5, money: spend"
+    overlay = write(f"evaluate: {{tasks: {{call: {{kind: event, {task}}}, churn: {{kind: churn, event: a, {task}}}}}}}")
+    found = "kind event needs `event`, the source that is asked for; no other kind has it"
+    assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.{name}': {found}" for name in ("call", "churn")]
 
 
 def test_no_source_is_a_mistake(write: Write) -> None:

@@ -253,8 +253,9 @@ def test_f58_events_after_the_cut_change_no_feature(spark: SparkSession, lake: C
 
 def test_scores_are_written_once(spark: SparkSession, lake: Config) -> None:
     summary = evaluate_embeddings(spark, lake, SECOND)
-    # 4 arms of 3 heads and the rule, 2 splits, 2 metrics, and 3 counts a split
-    assert (summary.rows_in, summary.rows_out, summary.changed) == (120, (4 * 3 + 1) * 2 * 2 + 3 * 2, True)
+    # 4 arms of 3 heads and the rule, 2 splits, 2 metrics; 3 counts a split; 2 of resampling for all but rfm
+    num_scores = (4 * 3 + 1) * 2 * 2 + 3 * 2 + (3 * 3 + 1) * 2 * 2
+    assert (summary.rows_in, summary.rows_out, summary.changed) == (120, num_scores, True)
     scores = task_score_table(spark, lake, SECOND)
     shares = scores[scores["metric"] == "positive_share"]["value"]
     assert shares.to_list() == pytest.approx([1 / 3, 1 / 3])
@@ -384,7 +385,7 @@ def test_f81_a_refresh_whose_pages_are_all_unknown_alerts_with_its_causes(spark:
     assert "known:page" not in line
     assert any(found["what"].startswith("unknown values of page") for found in alert["beyond_limits"])
     assert alert["causes"]["unknown_shares"]["page"] == 1.0
-    assert set(alert["causes"]["segments_moved_most"]) == {"region=north", "region=south"}
+    assert set(alert["causes"]["segments_moved_most"]) == {"region=north", "region=south", f"tags={SCRIPT}"}
     assert "c001" not in line
 
     write_report(spark, lake, times[11])

@@ -68,6 +68,30 @@ def test_value_is_the_sum_within_the_horizon_and_the_rule_that_of_as_long_before
     }
 
 
+def test_an_event_is_asked_of_those_who_had_another_and_the_rule_counts_as_long_before(spark: SparkSession) -> None:
+    rows = [
+        ("ann", CUT - 56 * DAY, "letters"),
+        ("ann", CUT - 29 * DAY, "coupons"),
+        ("ann", CUT - 28 * DAY, "coupons"),
+        ("ann", CUT - SECOND, "coupons"),
+        ("ann", CUT, "coupons"),
+        ("bob", CUT - SECOND, "letters"),
+        ("bob", CUT + 28 * DAY, "coupons"),
+        ("bob", CUT + DAY, "shop"),
+        ("letter too early", CUT - 57 * DAY, "letters"),
+        ("letter at the cut", CUT, "letters"),
+        ("no letter", CUT - DAY, "shop"),
+        ("no letter", CUT + DAY, "coupons"),
+    ]
+    events = spark.createDataFrame(rows, "customer_id string, event_time timestamp, source string")
+    asked = SHOP | {"event": "coupons", "after": "letters"}
+    labels = task_labels(events.withColumn("spend", F.lit(1.0)), kind="event", **asked)
+    assert {row["customer_id"]: (row["label"], row["rule"]) for row in labels.collect()} == {
+        "ann": (1.0, 2.0),
+        "bob": (0.0, 0.0),
+    }
+
+
 def test_newest_event_is_of_the_source(spark: SparkSession) -> None:
     rows = [("ann", CUT, "shop"), ("ann", CUT + DAY, "letters")]
     events = spark.createDataFrame(rows, "customer_id string, event_time timestamp, source string")
