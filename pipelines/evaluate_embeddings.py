@@ -92,7 +92,8 @@ def labelled_customers(events: DataFrame, run: DataFrame, *, task: Task, cut: da
     """The population of a task that has a vector: customer_id, label, rule, embedding and the RFM features."""
     labels = task_labels(events, cut=cut, **task.model_dump())
     vectors = run.select("customer_id", "embedding")
-    features = rfm_features(events, source=task.source, money=task.money, cut=cut)
+    others = [name for name in dict.fromkeys((task.event, task.after)) if name and name != task.source]
+    features = rfm_features(events, source=task.source, money=task.money, cut=cut, others=others)
     return labels.join(vectors, on="customer_id", how="inner").join(features, on="customer_id", how="inner")
 
 

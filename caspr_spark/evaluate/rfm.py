@@ -1,6 +1,6 @@
-"""The baseline: recency, frequency and money of one source's events before the cut (CASPR paper, table 2)."""
+"""The baseline: recency, frequency and money of a task's sources before the cut (CASPR paper, table 2)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from pyspark.sql import Column, DataFrame, Window
@@ -11,23 +11,39 @@ WEEK_DAYS, MONTH_DAYS = 7, 28
 """Weeks and months are counted back from the cut, so that none of them is cut short."""
 
 
-def rfm_features(events: DataFrame, *, source: str, money: str, cut: datetime) -> DataFrame:
+def rfm_features(
+    events: DataFrame, *, source: str, money: str, cut: datetime, others: Sequence[str] = ()
+) -> DataFrame:
     """`events` -> customer_id and features (double) of each customer with an event of `source` before `cut` (UTC).
 
-    Times are in days; a statistic of gaps is null for a customer with one event, one of money where none is known.
+    Times are in days; a statistic of gaps is null for a customer with one event, one of money where none is known. Of
+    `others`, more sources, there are recency and frequency (`<source>_...`): null for a customer with none of their
+    events, but for the counts, which are 0.
     """
-    past = events.where((F.col("source") == source) & (F.col("event_time") < F.lit(cut)))
-    previous = F.lag("event_time").over(Window.partitionBy("customer_id").orderBy("event_time", "event_id"))
-    activities = past.select(
-        "customer_id",
-        _days(F.lit(cut), F.col("event_time")).alias("age_days"),
-        _days(F.col("event_time"), previous).alias("gap_days"),
-        F.col(money).alias("money"),
-    )
+    found = _of_source(events, source=source, money=money, cut=cut)
+    for other in others:
+        past = _past(events, source=other, cut=cut)
+        counted = past.groupBy("customer_id").agg(*_named({**_recency(), **_frequency()}))
+        columns = [F.col(name).alias(f"{other}_{name}") for name in counted.columns if name != "customer_id"]
+        found = found.join(counted.select("customer_id", *columns), on="customer_id", how="left")
+        found = found.fillna(0.0, [name for name in found.columns if name.startswith(f"{other}_num_")])
+    return found
+
+
+def _of_source(events: DataFrame, *, source: str, money: str, cut: datetime) -> DataFrame:
+    activities = _past(events.withColumn("money", F.col(money)), source=source, cut=cut)
     whole = activities.groupBy("customer_id").agg(*_named({**_recency(), **_frequency(), **_money()}))
     weekly = _spending_rate(activities, period_days=WEEK_DAYS, name="week")
     monthly = _spending_rate(activities, period_days=MONTH_DAYS, name="month")
     return whole.join(weekly, on="customer_id", how="left").join(monthly, on="customer_id", how="left")
+
+
+def _past(events: DataFrame, *, source: str, cut: datetime) -> DataFrame:
+    """`events` of a source before the cut, with age_days, and gap_days since the one before."""
+    past = events.where((F.col("source") == source) & (F.col("event_time") < F.lit(cut)))
+    previous = F.lag("event_time").over(Window.partitionBy("customer_id").orderBy("event_time", "event_id"))
+    age, gap = _days(F.lit(cut), F.col("event_time")), _days(F.col("event_time"), previous)
+    return past.withColumns({"age_days": age, "gap_days": gap})
 
 
 def _days(later: Column, earlier: Column) -> Column:

@@ -76,3 +76,18 @@ def test_f58_features_by_hand_and_unmoved_by_an_event_after_the_cut(spark: Spark
         assert found[customer] == pytest.approx(expected, abs=1e-6), customer
     planted = [event("ann", 0, 500), event("ann", -3, 500), event("bob", 0, 500), event("dan", -1, 500)]
     assert features(spark, ANN + BOB + ELSEWHERE + planted) == found
+
+
+def test_of_other_sources_there_are_recency_and_frequency(spark: SparkSession) -> None:
+    events = spark.createDataFrame(ANN + BOB + ELSEWHERE + [event("ann", 15, None, source="letters")], COLUMNS)
+    asked: dict[str, Any] = {"source": "shop", "money": "spend", "cut": CUT}
+    alone = {row["customer_id"]: row.asDict() for row in rfm_features(events, **asked).collect()}
+    found = {row["customer_id"]: row.asDict() for row in rfm_features(events, **asked, others=["letters"]).collect()}
+    assert found.keys() == {"ann", "bob"}
+    for customer, own in alone.items():
+        assert {name: found[customer][name] for name in own} == own
+    ann, bob = found["ann"], found["bob"]
+    assert (ann["letters_days_since_last"], ann["letters_num_events"], ann["letters_num_events_14_days"]) == (1, 2, 1)
+    assert ann["letters_gap_days_mean"] == pytest.approx(14)
+    assert (bob["letters_days_since_last"], bob["letters_num_events"], bob["letters_num_active_weeks"]) == (None, 0, 0)
+    assert not [name for name in ann if name.startswith("letters_money")]
