@@ -475,15 +475,17 @@ class MonitorSection(Section):
 class Task(Section):
     """A question that the embedding is tested on."""
 
-    kind: Literal["churn", "value", "event"]
+    kind: Literal["churn", "value", "event", "next_values"]
     """churn: no activity of `source` within the horizon; value: the sum of its `money` within the horizon; event: an
-    activity of the source `event` within the horizon."""
+    activity of the source `event` within the horizon; next_values: the values of its `attribute` within the horizon."""
     source: Name
     """Its activities are those that the RFM baseline is made of, and its newest one tells how far labels are known."""
     event: Name | None = None
     """Source that a task of kind event asks for; of no other kind."""
     after: Name | None = None
-    """Source whose activities choose the population; none: `source`."""
+    """Source whose activities choose the population; none: `source`. Not of next_values."""
+    attribute: Name | None = None
+    """Categorical or set attribute of `source` whose values a task of kind next_values ranks; of no other kind."""
     active_days: Positive
     """Population: customers with an activity in this many days before the cut."""
     horizon_days: Positive
@@ -491,9 +493,13 @@ class Task(Section):
     """Numerical attribute of `source`: what value sums up; for the monetary features of the RFM baseline."""
 
     @model_validator(mode="after")
-    def _asks_for_an_event(self) -> "Task":
+    def _names_what_is_asked_for(self) -> "Task":
         if (self.kind == "event") != (self.event is not None):
             raise ValueError("kind event needs `event`, the source that is asked for; no other kind has it")
+        if (self.kind == "next_values") != (self.attribute is not None):
+            raise ValueError("kind next_values needs `attribute`, whose values are ranked; no other kind has it")
+        if self.kind == "next_values" and self.after is not None:
+            raise ValueError("kind next_values asks the customers of `source`; it has no `after`")
         return self
 
 

@@ -174,14 +174,18 @@ def _contradictions(config: Config) -> list[tuple[Key, str]]:
     problems += [(place, "the name is reserved; choose another") for name, place in seen.items() if name in reserved]
     for task_name, task in config.evaluate.tasks.items():
         key = ("evaluate", "tasks", task_name)
-        for field, name in (("source", task.source), ("event", task.event), ("after", task.after)):
-            if name is not None and name not in config.sources:
-                problems.append(((*key, field), f"no source '{name}'; there are {', '.join(config.sources)}"))
+        for field, named in (("source", task.source), ("event", task.event), ("after", task.after)):
+            if named is not None and named not in config.sources:
+                problems.append(((*key, field), f"no source '{named}'; there are {', '.join(config.sources)}"))
         chosen = config.sources.get(task.source)
         if chosen is not None and (
             task.money not in chosen.attributes or chosen.attributes[task.money].kind != "numerical"
         ):
             problems.append(((*key, "money"), f"'{task.money}' is no numerical attribute of source '{task.source}'"))
+        ranked = chosen.attributes.get(task.attribute) if chosen is not None and task.attribute else None
+        if chosen is not None and task.attribute and (ranked is None or ranked.kind == "numerical"):
+            found = f"'{task.attribute}' is no categorical or set attribute of source '{task.source}'"
+            problems.append(((*key, "attribute"), found))
     wanted: list[tuple[str, str | None, set[str]]] = [
         ("money", config.report.money, {"numerical"}),
         ("describe_by", config.report.describe_by, {"categorical", "set"}),

@@ -14,6 +14,8 @@ from pyspark.sql import functions as F
 from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config, Task
 from caspr_spark.evaluate.experiment import EMBEDDING, RFM, Outcome, paired_scores, too_few
+from caspr_spark.evaluate.heads import Array
+from caspr_spark.evaluate.next_values import histories, ranking_scores, value_counts
 from caspr_spark.evaluate.questions import HOW_MUCH, YES_OR_NO
 from caspr_spark.evaluate.rfm import rfm_features
 from caspr_spark.evaluate.significance import score_table
@@ -29,6 +31,7 @@ from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
 from schemas.task_scores import TASK_SCORES
 
+_NEXT_VALUES = "next_values"
 _QUESTIONS = {"churn": YES_OR_NO, "value": HOW_MUCH, "event": YES_OR_NO}
 
 
@@ -71,17 +74,15 @@ def evaluate_embeddings(
         if known.get("made_from") == made_from and num_scored.get(name) == known["num_scores"]:
             num_customers, num_scores = num_customers + known["num_customers"], num_scores + known["num_scores"]
             continue
-        customers = labelled_customers(events, run, task=task, cut=as_of).toPandas().sort_values("customer_id")
-        if too_few(customers["label"].to_numpy(), _QUESTIONS[task.kind]):
-            found = f"{int((customers['label'] > 0).sum())} of {len(customers)} customers"
-            notes.append(f"{name}: skipped, {found} have the label, too few to split")
+        num_labelled, outcome = _outcome(events, run, config, task, cut=as_of)
+        if isinstance(outcome, str):
+            notes.append(f"{name}: skipped, {outcome}")
             continue
-        outcome = _outcome(customers, config, task)
         scores = _score_rows(spark, outcome.scores, task=name, as_of=as_of, model_version=model_version)
         replace_rows(scores, TASK_SCORES, config.root, {"task": name, "as_of": as_of, "model_version": model_version})
-        about = {"num_customers": len(customers), "num_scores": len(outcome.scores)}
+        about = {"num_customers": num_labelled, "num_scores": len(outcome.scores)}
         _write_json(place, {"made_from": made_from, **about, "curves": outcome.curves})
-        changed, num_customers = True, num_customers + len(customers)
+        changed, num_customers = True, num_customers + num_labelled
         num_scores += len(outcome.scores)
     if changed:
         _note_on_card(config.root, model_version, task_score_table(spark, config, as_of, model_version), as_of)
@@ -89,8 +90,16 @@ def evaluate_embeddings(
 
 
 def labelled_customers(events: DataFrame, run: DataFrame, *, task: Task, cut: datetime) -> DataFrame:
-    """The population of a task that has a vector: customer_id, label, rule, embedding and the RFM features."""
-    labels = task_labels(events, cut=cut, **task.model_dump())
+    """The population of a task that has a vector: customer_id, label, rule, embedding and the RFM features.
+
+    Of next_values: label is whether any value comes within the horizon, rule is 0.
+    """
+    if task.kind == _NEXT_VALUES:
+        counted = value_counts(events, **_what_comes(task), cut=cut)
+        labels = counted.groupBy("customer_id").agg((F.sum("num_after") > 0).cast("double").alias("label"))
+        labels = labels.withColumn("rule", F.lit(0.0))
+    else:
+        labels = task_labels(events, cut=cut, **task.model_dump(exclude={"attribute"}))
     vectors = run.select("customer_id", "embedding")
     others = [name for name in dict.fromkeys((task.event, task.after)) if name and name != task.source]
     features = rfm_features(events, source=task.source, money=task.money, cut=cut, others=others)
@@ -128,19 +137,30 @@ def _refuse_leaks(root: str, run: DataFrame, *, model_version: str, cut: datetim
     )
 
 
-def _outcome(customers: pd.DataFrame, config: Config, task: Task) -> Outcome:
+def _outcome(
+    events: DataFrame, run: DataFrame, config: Config, task: Task, *, cut: datetime
+) -> tuple[int, Outcome | str]:
+    """Number of customers asked about, and their scores; in place of these, why there are none."""
+    customers = labelled_customers(events, run, task=task, cut=cut).toPandas().sort_values("customer_id")
+    labels = customers["label"].to_numpy()
+    question = _QUESTIONS.get(task.kind, HOW_MUCH)  # of next_values, enough customers to whom any value comes
+    if too_few(labels, question):
+        found = f"{int((labels > 0).sum())} of {len(customers)} customers"
+        return len(customers), f"{found} have the label, too few to split"
     hand_made = customers.drop(columns=["customer_id", "label", "rule", "embedding"]).to_numpy(dtype=float)
     vectors = np.vstack(customers["embedding"].to_list()).astype(float)
-    return paired_scores(
-        {RFM: hand_made, EMBEDDING: vectors},
-        customers["label"].to_numpy(),
-        rule=customers["rule"].to_numpy(),
-        question=_QUESTIONS[task.kind],
-        num_splits=config.evaluate.num_splits,
-        test_share=config.evaluate.test_share,
-        validation_share=config.evaluate.validation_share,
-        seed=config.seed,
-    )
+    features: dict[str, Array] = {RFM: hand_made, EMBEDDING: vectors}
+    how: dict[str, Any] = config.evaluate.model_dump(include={"num_splits", "test_share", "validation_share"})
+    how["seed"] = config.seed
+    if task.kind == _NEXT_VALUES:
+        counted = value_counts(events, **_what_comes(task), cut=cut).toPandas()
+        return len(customers), ranking_scores(features, histories(counted, customers["customer_id"].to_list()), **how)
+    rule = customers["rule"].to_numpy()
+    return len(customers), paired_scores(features, labels, rule=rule, question=question, **how)
+
+
+def _what_comes(task: Task) -> dict[str, Any]:
+    return task.model_dump(include={"source", "attribute", "active_days", "horizon_days"})
 
 
 def _score_rows(

@@ -11,7 +11,8 @@ TASK_SCORES = Contract(
         Column(
             "arm",
             "string",
-            "rfm, embedding, both (concatenated), fused (averaged), rule (naive); customers: counts of the split",
+            "rfm, embedding, both (concatenated), fused (averaged, or learnt), rule (naive), ease (values by what else "
+            "the customer had); customers: counts of the split",
         ),
         Column(
             "head",
@@ -22,9 +23,10 @@ TASK_SCORES = Contract(
         Column(
             "metric",
             "string",
-            "auroc, average_precision; rmse, mae, spearman, high_value_auroc; num_train, num_test, positive_share; at "
-            "split 0, bootstrap_error.<metric> and bootstrap_better.<metric>: of the mean difference to rfm over all "
-            "splits, over resampled customers",
+            "auroc, average_precision; rmse, mae, spearman, high_value_auroc; map, precision_at_1, success_at_5, "
+            "ndcg_at_3, each _all and _new (values that the customer never had); num_train, num_test, positive_share; "
+            "at split 0, bootstrap_error.<metric> and bootstrap_better.<metric>: of the mean difference to rfm over "
+            "all splits, over resampled customers",
         ),
         Column("value", "double", "score on the split's test customers, or of the resampled ones"),
     ),

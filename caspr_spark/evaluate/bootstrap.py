@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caspr_spark.evaluate.heads import Array
-from caspr_spark.evaluate.questions import LOWER_IS_BETTER, Question
+from caspr_spark.evaluate.questions import LOWER_IS_BETTER, Weighted
 
 NUM_RESAMPLES = 1000
 CHUNK = 100
@@ -28,15 +28,15 @@ class Advantage(NamedTuple):
 
 
 class TwoArms(NamedTuple):
-    """What two arms predicted of one split's test customers, who stand at `positions` in the labels."""
+    """What two arms predicted of one split's test customers (rows), who stand at `positions` in the labels."""
 
     positions: NDArray[np.intp]
     predicted: Array
     reference: Array
 
 
-def advantages(tested: Sequence[TwoArms], labels: Array, question: Question, *, seed: int) -> Mapping[str, Advantage]:
-    """Metric -> how sure the mean difference over splits between predicted and reference is. Same seed, same numbers."""
+def advantages(tested: Sequence[TwoArms], labels: Array, weighted: Weighted, *, seed: int) -> Mapping[str, Advantage]:
+    """Metric -> how sure the mean difference over splits between predicted and reference is; deterministic."""
     random, num_customers = np.random.default_rng(seed), len(labels)
     differences: dict[str, list[Array]] = {}
     for begin in range(0, NUM_RESAMPLES, CHUNK):
@@ -45,13 +45,21 @@ def advantages(tested: Sequence[TwoArms], labels: Array, question: Question, *, 
         of_splits: dict[str, list[Array]] = {}
         for positions, predicted, reference in tested:
             truth, test_weights_RC = labels[positions], weights_RC[:, positions].astype(float)
-            ours = question.weighted(truth, predicted, labels, test_weights_RC)
-            theirs = question.weighted(truth, reference, labels, test_weights_RC)
+            ours = weighted(truth, predicted, labels, test_weights_RC)
+            theirs = weighted(truth, reference, labels, test_weights_RC)
             for metric, values_R in ours.items():
                 of_splits.setdefault(metric, []).append(values_R - theirs[metric])
         for metric, parts in of_splits.items():
-            differences.setdefault(metric, []).append(np.nanmean(parts, axis=0))
+            differences.setdefault(metric, []).append(_mean_of_splits(np.array(parts)))
     return {metric: _advantage(metric, np.concatenate(parts)) for metric, parts in differences.items()}
+
+
+def _mean_of_splits(differences_NR: Array) -> Array:
+    """[R]: of the splits where the score is defined; NaN where it is in none."""
+    is_known_NR = ~np.isnan(differences_NR)
+    with np.errstate(invalid="ignore"):
+        mean_R: Array = np.where(is_known_NR, differences_NR, 0.0).sum(axis=0) / is_known_NR.sum(axis=0)
+    return mean_R
 
 
 def _advantage(metric: str, differences_R: Array) -> Advantage:

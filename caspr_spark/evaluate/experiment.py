@@ -1,6 +1,6 @@
 """Random paired splits: every arm is trained, chosen and tested on the same customers. Deterministic from the seed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from caspr_spark.evaluate.bootstrap import TwoArms, advantages
 from caspr_spark.evaluate.heads import Array, Data, Fitted
-from caspr_spark.evaluate.questions import YES_OR_NO, Question, best_of
+from caspr_spark.evaluate.questions import YES_OR_NO, Question, Weighted, best_of
 
 RULE, RFM, EMBEDDING, BOTH, FUSED = "rule", "rfm", "embedding", "both", "fused"
 ARMS = (RFM, EMBEDDING, BOTH, FUSED)
@@ -104,12 +104,21 @@ def paired_scores(
         for arm, rates in curves.items():
             false_positives, true_positives, _ = roc_curve(truth, fits[arm][BEST].test_predictions)
             rates.append(np.interp(ROC_POINTS, false_positives, true_positives))
-    for (arm, head), splits_tested in tested.items():
-        for metric, (error, better) in advantages(splits_tested, labels, question, seed=seed).items():
-            rows.append((arm, head, 0, f"{BOOTSTRAP_ERROR}.{metric}", error))
-            rows.append((arm, head, 0, f"{BOOTSTRAP_BETTER}.{metric}", better))
+    rows += bootstrap_rows(tested, labels, question.weighted, seed=seed)
     means = {arm: [round(float(rate), 6) for rate in np.mean(rates, axis=0)] for arm, rates in curves.items()}
     return Outcome(pd.DataFrame(rows, columns=SCORE_COLUMNS), means)
+
+
+def bootstrap_rows(
+    tested: Mapping[tuple[str, str], Sequence[TwoArms]], labels: Array, weighted: Weighted, *, seed: int
+) -> list[tuple[str, str, int, str, float]]:
+    """Rows of SCORE_COLUMNS with the advantage of each (arm, head) over rfm; see BOOTSTRAP_ERROR."""
+    rows = []
+    for (arm, head), splits_tested in tested.items():
+        for metric, (error, better) in advantages(splits_tested, labels, weighted, seed=seed).items():
+            rows.append((arm, head, 0, f"{BOOTSTRAP_ERROR}.{metric}", error))
+            rows.append((arm, head, 0, f"{BOOTSTRAP_BETTER}.{metric}", better))
+    return rows
 
 
 def _fits(features: Array, labels: Array, split: Split, question: Question, *, seed: int) -> dict[str, Fitted]:

@@ -36,7 +36,7 @@ class Fitted(NamedTuple):
 
 def logistic(training: Data, validation: Data, test: Array, *, seed: int) -> Fitted:
     """Logistic regression on the standardised [x, sign(x) log1p|x|], its strength chosen on validation."""
-    prepare = _prepare()
+    prepare = prepared()
     seen, held_out = prepare.fit_transform(training.features), prepare.transform(validation.features)
     fits = [LogisticRegression(C=strength, max_iter=1000).fit(seen, training.labels) for strength in STRENGTHS]
     scores = [float(roc_auc_score(validation.labels, fit.decision_function(held_out))) for fit in fits]
@@ -54,7 +54,7 @@ def lightgbm(training: Data, validation: Data, test: Array, *, seed: int) -> Fit
 
 def ridge(training: Data, validation: Data, test: Array, *, seed: int) -> Fitted:
     """Ridge regression on the standardised [x, sign(x) log1p|x|], its penalty chosen on validation."""
-    prepare = _prepare()
+    prepare = prepared()
     seen, held_out = prepare.fit_transform(training.features), prepare.transform(validation.features)
     fits = [Ridge(alpha=penalty).fit(seen, training.labels) for penalty in PENALTIES]
     scores = [-rmse(validation.labels, fit.predict(held_out)) for fit in fits]
@@ -74,6 +74,12 @@ def lightgbm_median(training: Data, validation: Data, test: Array, *, seed: int)
     return _regressed(model, training, validation, test, metric="l1", error=mae)
 
 
+def prepared() -> Pipeline:
+    """Not yet fitted: [x, sign(x) log1p|x|], holes filled by the median, standardised."""
+    imputer = SimpleImputer(strategy="median", keep_empty_features=True)
+    return make_pipeline(imputer, FunctionTransformer(with_logarithms), StandardScaler())
+
+
 def with_logarithms(features: Array) -> Array:
     """[x, sign(x) log1p|x|], side by side."""
     return np.hstack([features, np.sign(features) * np.log1p(np.abs(features))])
@@ -89,11 +95,6 @@ def fused_mean(left: Fitted, right: Fitted) -> Fitted:
     """Late fusion: the mean of two regressors' predictions. Its validation score is their mean."""
     predictions = (left.test_predictions + right.test_predictions) / 2
     return Fitted((left.validation_score + right.validation_score) / 2, predictions)
-
-
-def _prepare() -> Pipeline:
-    imputer = SimpleImputer(strategy="median", keep_empty_features=True)
-    return make_pipeline(imputer, FunctionTransformer(with_logarithms), StandardScaler())
 
 
 def _trees(seed: int) -> dict[str, Any]:

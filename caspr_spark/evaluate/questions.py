@@ -26,6 +26,8 @@ HIGH_VALUE_SHARE = 0.8
 """The high-value customers are the fewest that make this share of all value."""
 LOWER_IS_BETTER = frozenset({"rmse", "mae"})
 Metrics = dict[str, float]
+Weighted = Callable[[Array, Array, Array, Array], Mapping[str, Array]]
+"""As Question.metrics, with weights [R, test customers] as well -> scores [R]; not of every metric."""
 
 
 class Question(NamedTuple):
@@ -38,9 +40,7 @@ class Question(NamedTuple):
     fused: Callable[[Fitted, Fitted], Fitted]
     metrics: Callable[[Array, Array, Array], Metrics]
     """(labels of the test customers, what was predicted of them, labels of all customers) -> scores."""
-    weighted: Callable[[Array, Array, Array, Array], Mapping[str, Array]]
-    """The same with weights [R, test customers] as well -> scores [R]; not of every metric."""
-
+    weighted: Weighted
 
 
 def yes_or_no(truth: Array, predicted: Array, _everybody: Array) -> Metrics:

@@ -11,9 +11,7 @@ WEEK_DAYS, MONTH_DAYS = 7, 28
 """Weeks and months are counted back from the cut, so that none of them is cut short."""
 
 
-def rfm_features(
-    events: DataFrame, *, source: str, money: str, cut: datetime, others: Sequence[str] = ()
-) -> DataFrame:
+def rfm_features(events: DataFrame, *, source: str, money: str, cut: datetime, others: Sequence[str] = ()) -> DataFrame:
     """`events` -> customer_id and features (double) of each customer with an event of `source` before `cut` (UTC).
 
     Times are in days; a statistic of gaps is null for a customer with one event, one of money where none is known. Of

@@ -6,14 +6,17 @@ from scipy.stats import t as student
 
 from caspr_spark.evaluate.experiment import ARMS, BOOTSTRAP_BETTER, BOOTSTRAP_ERROR, CUSTOMERS, RFM, RULE
 from caspr_spark.evaluate.heads import Array
+from caspr_spark.evaluate.next_values import EASE
 from caspr_spark.evaluate.questions import LOWER_IS_BETTER
 
 TABLE_COLUMNS = ["task", "metric", "arm", "head", "mean", "standard_error"]
 TABLE_COLUMNS += ["difference_to_rfm", "difference_standard_error", "p_value", "lower_is_better"]
 TABLE_COLUMNS += ["bootstrap_error", "bootstrap_better"]
-_METRICS = ("auroc", "average_precision", "rmse", "mae", "spearman", "high_value_auroc")
+_RANKING = ("map", "precision_at_1", "success_at_5", "ndcg_at_3")
+_METRICS: tuple[str, ...] = ("auroc", "average_precision", "rmse", "mae", "spearman", "high_value_auroc")
+_METRICS += tuple(f"{metric}_{which}" for which in ("all", "new") for metric in _RANKING)
 _HEADS = ("best", "logistic", "ridge", "lightgbm", "median")
-_ARMS = (RULE, *ARMS)
+_ARMS = (RULE, *ARMS, EASE)
 BOOTSTRAP = (BOOTSTRAP_ERROR, BOOTSTRAP_BETTER)
 
 
@@ -55,7 +58,7 @@ def score_table(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_first_split(splits: pd.DataFrame, metric: str, arm: str, head: str) -> float:
-    return float(splits.loc[0, (metric, arm, head)]) if (metric, arm, head) in splits.columns else float("nan")
+    return float(splits[metric, arm, head].to_numpy()[0]) if (metric, arm, head) in splits.columns else float("nan")
 
 
 def corrected_error(values: Array, test_to_train: float) -> float:

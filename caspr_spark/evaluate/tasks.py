@@ -35,9 +35,7 @@ def task_labels(
     time, amount = F.col("event_time"), F.coalesce(F.col(money).cast("double"), F.lit(0.0))
     horizon, active = timedelta(days=horizon_days), timedelta(days=active_days)
     begin = cut - max(horizon, active)
-    around = events.where(
-        F.col("source").isin(asked, before) & (time >= F.lit(begin)) & (time < F.lit(cut + horizon))
-    )
+    around = events.where(F.col("source").isin(asked, before) & (time >= F.lit(begin)) & (time < F.lit(cut + horizon)))
     is_asked, is_after = F.col("source") == asked, time >= F.lit(cut)
     is_active = (F.col("source") == before) & ~is_after & (time >= F.lit(cut - active))
     is_asked_before = is_asked & ~is_after & (time >= F.lit(cut - horizon))

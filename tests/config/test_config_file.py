@@ -125,6 +125,7 @@ evaluate:
   tasks:
     churn: {kind: churn, source: c, active_days: 5, horizon_days: 5, money: spend}
     call: {kind: event, event: calls, source: a, after: b, active_days: 5, horizon_days: 5, money: hour}
+    next: {kind: next_values, source: a, attribute: hour, active_days: 5, horizon_days: 5, money: hour}
 report: {money: revenue}
 pretrain: {num_workers: 2}
 """
@@ -138,16 +139,25 @@ pretrain: {num_workers: 2}
         "shop.yaml: sources.a.attributes.hour: the name is reserved; choose another",
         "shop.yaml: evaluate.tasks.churn.source: no source 'c'; there are a, b",
         "shop.yaml: evaluate.tasks.call.event: no source 'calls'; there are a, b",
+        "shop.yaml: evaluate.tasks.next.attribute: 'hour' is no categorical or set attribute of source 'a'",
         "shop.yaml: report.money: 'revenue' is no numerical event attribute",
         "shop.yaml: pretrain.num_workers: launcher single is one process; choose another launcher",
     ]
 
 
-def test_only_a_task_that_asks_for_an_event_names_one(write: Write) -> None:
+def test_a_task_names_what_its_kind_asks_for_and_nothing_else(write: Write) -> None:
     task = "source: a, active_days: 5, horizon_days: 5, money: spend"
     overlay = write(f"evaluate: {{tasks: {{call: {{kind: event, {task}}}, churn: {{kind: churn, event: a, {task}}}}}}}")
     found = "kind event needs `event`, the source that is asked for; no other kind has it"
     assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.{name}': {found}" for name in ("call", "churn")]
+    overlay = write(
+        f"evaluate: {{tasks: {{a: {{kind: next_values, {task}}}, b: {{kind: churn, attribute: a, {task}}}}}}}"
+    )
+    found = "kind next_values needs `attribute`, whose values are ranked; no other kind has it"
+    assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.{name}': {found}" for name in ("a", "b")]
+    overlay = write(f"evaluate: {{tasks: {{a: {{kind: next_values, attribute: c, after: d, {task}}}}}}}")
+    found = "kind next_values asks the customers of `source`; it has no `after`"
+    assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.a': {found}"]
 
 
 def test_no_source_is_a_mistake(write: Write) -> None:

@@ -82,7 +82,7 @@ def test_the_quality_of_the_vectors_is_printed(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {line["task"] for line in lines} == {"churn", "value", "coupon"}
+    assert {line["task"] for line in lines} == {"churn", "value", "coupon", "categories"}
     assert {line["arm"] for line in lines} == {"rule", "rfm", "embedding", "both", "fused"}
     assert {line["splits"] for line in lines} == {5}
     scores = {(line["arm"], line["head"]): line["mean"] for line in lines if line["metric"] == "auroc"}

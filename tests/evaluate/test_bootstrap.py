@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from caspr_spark.evaluate.bootstrap import TwoArms, advantages
-from caspr_spark.evaluate.questions import HOW_MUCH, YES_OR_NO, how_much, weighted_how_much, weighted_yes_or_no
+from caspr_spark.evaluate.questions import how_much, weighted_how_much, weighted_yes_or_no
 
 
 def test_weighted_scores_are_those_of_scikit_learn() -> None:
@@ -45,16 +45,16 @@ def test_the_error_of_a_mean_absolute_difference_is_the_textbooks() -> None:
     labels = random.exponential(size=400)
     noise = random.normal(size=400)
     tested = TwoArms(np.arange(400), predicted=labels + 0.9 * noise, reference=labels + noise)
-    found = advantages([tested], labels, HOW_MUCH, seed=1)["mae"]
+    found = advantages([tested], labels, weighted_how_much, seed=1)["mae"]
     assert found.error == pytest.approx((0.1 * np.abs(noise)).std() / np.sqrt(400), rel=0.1)
     assert found.share_better == 1.0
-    assert advantages([tested], labels, HOW_MUCH, seed=1)["mae"] == found
+    assert advantages([tested], labels, weighted_how_much, seed=1)["mae"] == found
 
 
 def test_no_difference_is_better_half_of_the_time() -> None:
     labels = (np.arange(200) % 4 == 0).astype(float)
     same = np.random.default_rng(4).random(200)
-    found = advantages([TwoArms(np.arange(200), same, same)], labels, YES_OR_NO, seed=1)
+    found = advantages([TwoArms(np.arange(200), same, same)], labels, weighted_yes_or_no, seed=1)
     assert {metric: tuple(one) for metric, one in found.items()} == {
         "auroc": (0.0, 0.5),
         "average_precision": (0.0, 0.5),

@@ -265,6 +265,18 @@ def test_scores_are_written_once(spark: SparkSession, lake: Config) -> None:
     assert version(spark, TASK_SCORES, lake) == before
 
 
+def test_the_values_that_come_next_are_ranked(spark: SparkSession, lake: Config) -> None:
+    asked = lake.evaluate.tasks["churn"].model_copy(update={"kind": "next_values", "attribute": "tags"})
+    ranked = lake.model_copy(update={"evaluate": lake.evaluate.model_copy(update={"tasks": {"tags": asked}})})
+    summary = evaluate_embeddings(spark, ranked, SECOND)
+    # 6 arms, 2 splits, 8 metrics; 3 counts a split; 2 of resampling for all but rfm
+    assert (summary.rows_in, summary.rows_out) == (120, 6 * 2 * 8 + 3 * 2 + 5 * 8 * 2)
+    scores = task_score_table(spark, ranked, SECOND)
+    found = scores[(scores["task"] == "tags") & (scores["metric"] == "map_all")].groupby("arm")["value"].mean()
+    assert found["rule"] > 0.99  # everybody has the same two tags on every visit
+    assert not evaluate_embeddings(spark, ranked, SECOND).changed
+
+
 def test_task_whose_labels_are_not_known_yet_is_skipped(spark: SparkSession, lake: Config) -> None:
     distant = lake.evaluate.tasks["churn"].model_copy(update={"horizon_days": 60})
     asked = lake.model_copy(update={"evaluate": lake.evaluate.model_copy(update={"tasks": {"distant": distant}})})

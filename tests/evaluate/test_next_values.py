@@ -1,0 +1,107 @@
+"""Rankings worked out by hand, a planted taste that is found, and nothing from after the cut before it."""
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from caspr_spark.evaluate.experiment import CUSTOMERS, EMBEDDING, RFM
+from caspr_spark.evaluate.next_values import (
+    Histories,
+    Scores,
+    customer_metrics,
+    histories,
+    ranking_scores,
+    value_counts,
+)
+from caspr_spark.evaluate.significance import score_table
+
+CUT = datetime(2017, 10, 2, tzinfo=UTC)
+DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
+ROWS: list[tuple[Any, ...]] = [
+    ("ann", CUT - 90 * DAY, "shop", ["milk"]),
+    ("ann", CUT - SECOND, "shop", ["milk", "bread"]),
+    ("ann", CUT, "shop", ["tea"]),
+    ("ann", CUT + 28 * DAY, "shop", ["bread"]),
+    ("ann", CUT + DAY, "letters", ["wine"]),
+    ("bob", CUT - 2 * DAY, "shop", []),
+    ("bob", CUT + 27 * DAY, "shop", ["milk"]),
+    ("too early", CUT - 57 * DAY, "shop", ["milk"]),
+    ("new", CUT, "shop", ["milk"]),
+]
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+def test_values_before_and_within_the_horizon_are_counted(spark: SparkSession, *, is_set: bool) -> None:
+    events = spark.createDataFrame(
+        ROWS, "customer_id string, event_time timestamp, source string, categories array<string>"
+    )
+    if not is_set:
+        events = events.withColumn("categories", F.explode_outer("categories"))
+    counted = value_counts(
+        events, source="shop", attribute="categories", cut=CUT, active_days=56, horizon_days=28
+    ).toPandas()
+    found = {(row.customer_id, row.value): (row.num_before, row.num_after) for row in counted.itertuples()}
+    assert found == {
+        ("ann", "milk"): (2, 0),
+        ("ann", "bread"): (1, 0),
+        ("ann", "tea"): (0, 1),
+        ("bob", None): (1, 0),
+        ("bob", "milk"): (0, 1),
+    }
+    known = histories(counted, ["bob", "ann"])
+    assert known.counts_CV.tolist() == [[0, 0], [2, 1]]  # milk, bread; nobody had tea before the cut
+    assert known.happens_CV.tolist() == [[True, False], [False, False]]
+
+
+def test_rankings_by_hand() -> None:
+    """Ranked 1, 2, 3, 4; the values at ranks 2 and 3 come; that at rank 3 is new, behind rank 4's, which is new too."""
+    scores = np.array([[0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.7, 0.6]])
+    known = Histories(
+        np.array([[5.0, 1, 0, 0], [0, 0, 0, 0]]), np.array([[False, True, True, False], [False, False, False, False]])
+    )
+    found = customer_metrics(Scores(scores, -scores), known, np.array([0, 1]))
+    gains = [1, 1 / math.log2(3), 1 / 2]
+    assert {name: values[0] for name, values in found.items()} == pytest.approx(
+        {
+            "map_all": (1 / 2 + 2 / 3) / 2,
+            "precision_at_1_all": 0,
+            "success_at_5_all": 1,
+            "ndcg_at_3_all": (gains[1] + gains[2]) / (gains[0] + gains[1]),
+            "map_new": 1 / 2,
+            "precision_at_1_new": 0,
+            "success_at_5_new": 1,
+            "ndcg_at_3_new": gains[1],
+        }
+    )
+    assert all(math.isnan(values[1]) for values in found.values())
+
+
+def test_a_taste_that_only_the_vector_knows_is_found() -> None:
+    """Half of the customers take the values of one half next, none of which they had before, and which are no rarer."""
+    random = np.random.default_rng(5)
+    taste = random.integers(0, 2, size=400)
+    counts = np.zeros((400, 20))
+    counts[np.arange(400), random.integers(0, 20, size=400)] = 1
+    happens = np.zeros((400, 20), dtype=bool)
+    for customer, half in enumerate(taste):
+        happens[customer, 10 * half + random.choice(10, size=3, replace=False)] = True
+    vectors = np.column_stack([taste + 0.1 * random.normal(size=400), random.normal(size=(400, 3))])
+    features = {RFM: random.normal(size=(400, 3)), EMBEDDING: vectors}
+    how: dict[str, Any] = {"num_splits": 2, "test_share": 0.2, "validation_share": 0.2, "seed": 1}
+    scores = ranking_scores(features, Histories(counts, happens), **how).scores
+    pd.testing.assert_frame_equal(scores, ranking_scores(features, Histories(counts, happens), **how).scores)
+
+    table = score_table(scores.assign(task="values")).set_index(["metric", "arm"])
+    for metric in ("map_all", "map_new"):
+        for arm in ("rfm", "rule", "ease"):
+            assert table.loc[(metric, arm), "mean"] < 0.35
+        for arm in ("embedding", "both", "fused"):
+            assert table.loc[(metric, arm), "mean"] > 0.4
+        assert table.loc[(metric, "embedding"), "bootstrap_better"] == 1
+    assert set(scores[scores["arm"] == CUSTOMERS]["metric"]) == {"num_train", "num_test", "positive_share"}
