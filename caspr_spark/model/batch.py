@@ -22,6 +22,7 @@ from torch import Tensor
 
 from caspr_spark.errors import UnsafeError
 from caspr_spark.manifest import CategoricalAttribute, Layout
+from schemas.vocabulary import UNKNOWN_ID
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -121,6 +122,21 @@ def batch_of(columns: Columns, layout: Layout, as_of_us: int | NDArray[np.int64]
         profile_numerical_BQ=torch.from_numpy(profile("profile_numerical").astype(np.float32)),
         is_real_BT=torch.from_numpy(is_real_BT),
     )
+
+
+def known_columns(columns: Columns, layout: Layout) -> dict[str, NDArray[Any]]:
+    """The columns as a model of this layout reads them: ids beyond its own become unknown."""
+    num_ids = {
+        "categorical": [one.num_ids for one in layout.categorical],
+        "sets": [one.num_ids for one in layout.sets for _ in range(one.max_values)],
+        "profile_categorical": [one.num_ids for one in layout.profile_categorical],
+    }
+    known = {name: np.asarray(values) for name, values in columns.items()}
+    for name, limits in num_ids.items():
+        if limits:
+            of_events = known[name].reshape(-1, len(limits))
+            known[name] = np.where(of_events < limits, of_events, UNKNOWN_ID).reshape(known[name].shape)
+    return known
 
 
 def _reshaped(columns: Columns, name: str, shape: tuple[int, ...]) -> NDArray[Any]:

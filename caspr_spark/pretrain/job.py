@@ -1,6 +1,7 @@
 """What a training job is (SPEC.json of the workers) and what it tells after every epoch."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +19,17 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TaskJob(_Record):
+    """What a fine-tuning is, beside what every training is."""
+
+    pretrained: Path
+    """Folder of the checkpoint whose encoder it starts from."""
+    train: Literal["head", "encoder"]
+    """The head alone, or the whole encoder with it."""
+    encoder_rate_share: float
+    """The encoder's learning rate, as a share of the head's."""
+
+
 class Job(_Record):
     """Everything a worker needs to know. All paths are reachable from every worker."""
 
@@ -27,6 +39,18 @@ class Job(_Record):
     seed: int
     root: Path
     fingerprint: str
+    task: TaskJob | None = None
+    """None: a pretraining."""
+
+    @property
+    def stage(self) -> str:
+        """The section of the configuration that its settings come from."""
+        return "pretrain" if self.task is None else "finetune"
+
+    @property
+    def labels_file(self) -> Path:
+        """Of a fine-tuning: customer_key, label and part of its customers; removed when it is done."""
+        return self.work_folder / "labels.parquet"
 
     @property
     def work_folder(self) -> Path:
@@ -69,5 +93,27 @@ def pretrain_fingerprint(
         files=sorted((file.split, file.sha256) for file in manifest.files),
         model=model.model_dump(mode="json"),
         pretrain=settings,
+        seed=seed,
+    )
+
+
+def finetune_fingerprint(
+    manifest: SequenceManifest,
+    *,
+    model_version: str,
+    labels_sha256: str,
+    task: TaskJob,
+    pretrain: PretrainSection,
+    seed: int,
+) -> str:
+    """Equal where fine-tuning again would give the same weights (up to rounding). `labels_sha256`: with their parts."""
+    return fingerprint(
+        version=TRAINING_VERSION,
+        sequences=manifest.fingerprint,
+        files=sorted((file.split, file.sha256) for file in manifest.files),
+        model=model_version,
+        labels=labels_sha256,
+        task=task.model_dump(mode="json", exclude={"pretrained"}),
+        pretrain=pretrain.model_dump(mode="json", exclude=set(NO_EFFECT)),
         seed=seed,
     )

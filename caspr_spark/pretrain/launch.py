@@ -1,4 +1,4 @@
-"""Stage pretrain as one function: `pretrain`. It starts the workers, tells their progress and ends them if they hang.
+"""Stage pretrain as two functions, `pretrain` and `finetune`. They start the workers and end them if they hang.
 
 Workers on one host exchange data over the loopback interface. The servers by which they find one another (Horovod's
 and torch's) listen on every interface all the same and ask nobody who they are: train where the network is private.
@@ -6,6 +6,7 @@ and torch's) listen on every interface all the same and ask nobody who they are:
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.util
 import json
 import os
@@ -18,20 +19,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
+import pandas as pd
 import torch
 
 import caspr_spark
 from caspr_spark import errors
 from caspr_spark.config import ModelSection, PretrainSection
 from caspr_spark.errors import CasprError, ConfigError, TemporaryError
-from caspr_spark.manifest import read_manifest
-from caspr_spark.pretrain.job import EpochRecord, Job, pretrain_fingerprint
+from caspr_spark.manifest import SequenceManifest, read_manifest
+from caspr_spark.model.checkpoint import Checkpoint
+from caspr_spark.pretrain.job import EpochRecord, Job, TaskJob, finetune_fingerprint, pretrain_fingerprint
 from caspr_spark.pretrain.ranks import SingleRank
 from caspr_spark.pretrain.reader import check_sequence_files
 from caspr_spark.pretrain.trainer import train
 from caspr_spark.pretrain.worker import BEAT_FILE, ERROR_FILES, PROGRESS_FILE, run_worker_of
-from caspr_spark.registry import TRAINING_LOCK, checkpoints_folder, trained_model
+from caspr_spark.registry import TRAINING_LOCK, checkpoint_folder, checkpoints_folder, trained_model
 
 Progress = Callable[[EpochRecord], None]
 WORKER_MODULE = "caspr_spark.pretrain.worker"
@@ -59,31 +63,87 @@ def pretrain(
     """
     manifest_folder, root = manifest_folder.resolve(), root.resolve()
     manifest = read_manifest(manifest_folder)
-    fingerprint = pretrain_fingerprint(manifest, model=model, pretrain=pretrain, seed=seed)
-    checkpoints = checkpoints_folder(root)
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    with _only_one(checkpoints):
-        if version := trained_model(root, fingerprint):
-            return version
-        _check_launcher(pretrain)
-        check_sequence_files(manifest_folder, manifest)
-        job = Job(
-            manifest_folder=manifest_folder,
-            model=model,
+    job = Job(
+        manifest_folder=manifest_folder,
+        model=model,
+        pretrain=pretrain,
+        seed=seed,
+        root=root,
+        fingerprint=pretrain_fingerprint(manifest, model=model, pretrain=pretrain, seed=seed),
+    )
+    return _trained(job, manifest, progress, locked=root)
+
+
+def finetune(
+    manifest_folder: Path,
+    *,
+    customers: pd.DataFrame,
+    model: Checkpoint,
+    train: Literal["head", "encoder"],
+    encoder_rate_share: float,
+    pretrain: PretrainSection,
+    seed: int,
+    root: Path,
+    place: Path,
+    progress: Progress | None,
+) -> str:
+    """Train a head, or head and encoder, for the labels of `customers`: customer_key, label, part, a row a customer.
+
+    It starts from the encoder of `model`, a checkpoint of `root`. `pretrain`: how it is trained. The checkpoint lies
+    below `place`, which holds nothing but this task's; returns its model_version. Reruns and errors are those of
+    `pretrain`; no other training of the root runs meanwhile.
+    """
+    manifest_folder, root, place = manifest_folder.resolve(), root.resolve(), place.resolve()
+    manifest = read_manifest(manifest_folder)
+    labels = customers[["customer_key", "label", "part"]]
+    pretrained = checkpoint_folder(root, model.model_version)
+    task = TaskJob(pretrained=pretrained, train=train, encoder_rate_share=encoder_rate_share)
+    job = Job(
+        manifest_folder=manifest_folder,
+        model=model.model.section,
+        pretrain=pretrain,
+        seed=seed,
+        root=place,
+        fingerprint=finetune_fingerprint(
+            manifest,
+            model_version=model.model_version,
+            labels_sha256=hashlib.sha256(labels.to_csv(index=False).encode()).hexdigest(),
+            task=task,
             pretrain=pretrain,
             seed=seed,
-            root=root,
-            fingerprint=fingerprint,
-        )
+        ),
+        task=task,
+    )
+    return _trained(job, manifest, progress, locked=root, labels=labels)
+
+
+def _trained(
+    job: Job,
+    manifest: SequenceManifest,
+    progress: Progress | None,
+    *,
+    locked: Path,
+    labels: pd.DataFrame | None = None,
+) -> str:
+    """The version of the job's checkpoint, trained now unless it was before; no other training of `locked` runs."""
+    checkpoints = checkpoints_folder(job.root)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    with _only_one(checkpoints_folder(locked)):
+        if version := trained_model(job.root, job.fingerprint):
+            return version
+        _check_launcher(job.pretrain)
+        check_sequence_files(job.manifest_folder, manifest)
         _clean(checkpoints, job.work_folder)
+        if labels is not None:
+            labels.to_parquet(job.labels_file, index=False)
         tell = progress or (lambda record: None)
-        if pretrain.launcher == "single":
+        if job.pretrain.launcher == "single":
             _in_process(job, tell)
-        elif pretrain.launcher == "horovod_spark":
+        elif job.pretrain.launcher == "horovod_spark":
             _in_spark(job, tell)
         else:
             _in_processes(job, tell)
-        version = trained_model(root, fingerprint)
+        version = trained_model(job.root, job.fingerprint)
         assert version is not None  # the worker of rank 0 has just written it
         shutil.rmtree(job.work_folder)
         return version

@@ -40,8 +40,8 @@ class Objective(Protocol):
     def counts(self, batch: Batch, drawn: Any) -> Tensor:
         """float64 [A]: what there is to guess."""
 
-    def sums(self, network: Network, batch: Batch, drawn: Any) -> Tensor:
-        """float32 [A]: the summed loss of all guesses."""
+    def sums(self, network: Any, batch: Batch, drawn: Any) -> Tensor:
+        """float32 [A]: the summed loss of all guesses of the network that the objective is for."""
 
     def weights(self, counts_A: Tensor) -> Tensor:
         """[A] such that (weights * sums).sum() is the loss of these counts; `counts_A` is that of all workers."""

@@ -38,15 +38,32 @@ def check_sequence_files(folder: Path, manifest: SequenceManifest) -> None:
 class SequenceReader:
     """The customers of one split that one rank reads."""
 
-    def __init__(self, folder: Path, manifest: SequenceManifest, split: Split, *, rank: int, size: int) -> None:
-        """Raises UnsafeError for files that are not ours, ConfigError where a training rank would have no row group."""
+    def __init__(
+        self,
+        folder: Path,
+        manifest: SequenceManifest,
+        split: Split,
+        *,
+        rank: int,
+        size: int,
+        keys: NDArray[np.int64] | None = None,
+    ) -> None:
+        """`keys` (customer_key): the customers of the split, from any file. None: those of the split's own files.
+
+        Raises UnsafeError for files that are not ours, ConfigError where a training rank would have no row group.
+        """
         self.columns = columns_of(manifest.layout)
-        files = sorted(_paths(folder, manifest.of_split(split)), key=lambda pair: pair[0].path)
+        self.keys = keys
+        placed = _paths(folder, manifest.of_split(split) if keys is None else manifest.files)
+        files = sorted(placed, key=lambda pair: pair[0].path)
         self.urls = [_url(path) for _, path in files]
         rows = [count for file, path in files for count in _row_groups(file, path)]
-        if split == "training" and len(rows) < size:
+        if keys is not None:
+            rows = [count for _, path in files for count in _counts_of(path, keys)]
+        if split == "training" and not all(sum(rows[of_rank::size]) for of_rank in range(size)):
             raise ConfigError(
-                f"{folder}: {size} workers need a row group of training customers each, found {len(rows)}; lower "
+                f"{folder}: {size} workers need a row group of training customers each, found "
+                f"{sum(count > 0 for count in rows)}; lower "
                 "sequences.customers_per_row_group and rebuild the sequences, or lower pretrain.num_workers"
             )
         self.rank = rank
@@ -67,6 +84,9 @@ class SequenceReader:
         order = None if shuffle_seed is None else np.random.default_rng([shuffle_seed, self.rank])
         rest: Rows = {}
         for row_group in self._row_groups(shuffle_seed):
+            if self.keys is not None:
+                is_chosen = np.isin(row_group["customer_key"], self.keys)
+                row_group = {name: values[is_chosen] for name, values in row_group.items()}
             if order is not None:
                 permutation = order.permutation(len(row_group["num_events"]))
                 row_group = {name: values[permutation] for name, values in row_group.items()}
@@ -180,3 +200,10 @@ def _row_groups(file: SequenceFile, path: Path) -> list[int]:
             f"{len(rows)}; rebuild the sequences"
         )
     return rows
+
+
+def _counts_of(path: Path, keys: NDArray[np.int64]) -> list[int]:
+    """Rows of each row group whose customer_key is among `keys`."""
+    file = pq.ParquetFile(path)
+    groups = (file.read_row_group(index, columns=["customer_key"]) for index in range(file.num_row_groups))
+    return [int(np.isin(group["customer_key"].to_numpy(), keys).sum()) for group in groups]

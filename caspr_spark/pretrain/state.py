@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,20 +18,23 @@ STATE_FILE = "state.safetensors"
 
 
 class FlatWeights:
-    """All W weights of a network as one tensor, their gradients as another: one sum over the ranks, one Adam step.
+    """All W trained weights as one tensor, their gradients as another: one sum over the ranks, one Adam step a group.
 
-    The network's parameters become views of them. `message` is the gradient with `num_extra` numbers behind it that
-    travel with it.
+    The network's parameters become views of them, and so does `parts`: the weights of each group, for the optimizer.
+    `message` is the gradient with `num_extra` numbers behind it that travel with it.
     """
 
-    def __init__(self, network: nn.Module, num_extra: int) -> None:
-        parameters = list(network.parameters())
+    def __init__(self, groups: Sequence[Sequence[nn.Parameter]], num_extra: int) -> None:
+        parameters = [parameter for group in groups for parameter in group]
         values_W = torch.cat([parameter.detach().flatten() for parameter in parameters])
         self.message = torch.zeros(len(values_W) + num_extra)
         self.gradient_W = self.message[: len(values_W)]
         self.extra = self.message[len(values_W) :]
-        self.weights_W = nn.Parameter(values_W)
-        self.weights_W.grad = self.gradient_W
+        self.weights_W = values_W
+        sizes = [sum(parameter.numel() for parameter in group) for group in groups]
+        self.parts = [nn.Parameter(part) for part in torch.split(values_W, sizes)]
+        for part, gradient in zip(self.parts, torch.split(self.gradient_W, sizes), strict=True):
+            part.grad = gradient
         start = 0
         for parameter in parameters:
             stop = start + parameter.numel()

@@ -5,21 +5,21 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import SequenceManifest, Split, read_manifest
-from caspr_spark.model.batch import Batch, batch_of
+from caspr_spark.model.batch import Batch, batch_of, known_columns
 from caspr_spark.model.checkpoint import save_checkpoint
-from caspr_spark.model.network import Network
-from caspr_spark.pretrain.combined import Combined
+from caspr_spark.pretrain.finetune import finetuning
+from caspr_spark.pretrain.goal import Goal, WholeObjective, pretraining
 from caspr_spark.pretrain.job import EpochRecord, Job
 from caspr_spark.pretrain.ranks import Ranks
 from caspr_spark.pretrain.reader import Rows, SequenceReader
 from caspr_spark.pretrain.state import FlatWeights, TrainingState, load_state, save_state
-from caspr_spark.registry import ModelRecord
 
 VALIDATION_EPOCH = 0
 """What is drawn for validation customers is that of this epoch, always: their loss is comparable between epochs."""
@@ -44,7 +44,7 @@ class Trained:
 def train(
     job: Job, ranks: Ranks, *, progress: Callable[[EpochRecord], None], beat: Callable[[], None] = lambda: None
 ) -> Trained:
-    """Pretrain until the validation loss stops falling, keep the best weights, write the checkpoint (rank 0).
+    """Train until the validation loss stops falling, keep the best weights, write the checkpoint (rank 0).
 
     `progress` is called after every epoch; `beat` whenever the ranks have moved on together. All ranks take the same
     decisions, because all that they decide by was summed over them. Raises CasprError, on all ranks alike, when the
@@ -70,7 +70,7 @@ def train(
         )
         if not math.isfinite(record.judged_loss):
             raise CasprError(
-                f"pretrain: epoch {epoch}: the validation loss is {record.judged_loss}; nothing was written"
+                f"{job.stage}: epoch {epoch}: the validation loss is {record.judged_loss}; nothing was written"
             )
         if state.best is None or record.judged_loss < state.best.judged_loss:
             record = record.model_copy(update={"is_best": True})
@@ -93,7 +93,7 @@ def _is_over(state: TrainingState, patience: int) -> bool:
 class Tally:
     """Sums and counts [A] of one pass over a split, all ranks together once the pass is over."""
 
-    objective: Combined
+    objective: WholeObjective
     sums_A: Tensor
     counts_A: Tensor
     rows: int = 0
@@ -121,14 +121,16 @@ class _Trainer:
         self.manifest: SequenceManifest = read_manifest(job.manifest_folder)
         self.as_of_us = round(self.manifest.as_of.timestamp() * 1_000_000)
         shard = {"rank": ranks.rank, "size": ranks.size}
-        self.training = SequenceReader(job.manifest_folder, self.manifest, "training", **shard)
-        self.validation = SequenceReader(job.manifest_folder, self.manifest, "validation", **shard)
-        self.network = Network(job.model, self.manifest.layout, self.manifest.scaling)
-        self.objective = Combined(job, self.manifest)
+        self.goal: Goal = (pretraining if job.task is None else finetuning)(job, self.manifest)
+        self.network, self.objective = self.goal.network, self.goal.objective
+        self.training, self.validation = (
+            SequenceReader(job.manifest_folder, self.manifest, split, keys=self.goal.keys_of(split), **shard)
+            for split in get_args(Split)
+        )
         self.objective.fit(self.network, self._all_chunks, ranks)
-        self.flat = FlatWeights(self.network, num_extra=self.objective.size)
+        self.flat = FlatWeights([group.weights for group in self.goal.groups], num_extra=self.objective.size)
         self.optimizer = torch.optim.AdamW(
-            [self.flat.weights_W],
+            [{"params": [part]} for part in self.flat.parts],
             lr=job.pretrain.learning_rate,
             betas=ADAM_BETAS,
             weight_decay=job.pretrain.weight_decay,
@@ -152,11 +154,16 @@ class _Trainer:
     def _bound(self, state: TrainingState) -> TrainingState:
         """`state` and the optimizer share their tensors, so that a step moves both."""
         state.weights_W = self.flat.weights_W.detach()
-        self.optimizer.state[self.flat.weights_W] = {
-            "step": torch.tensor(float(state.num_steps)),
-            "exp_avg": state.first_moment_W,
-            "exp_avg_sq": state.second_moment_W,
-        }
+        sizes = [len(part) for part in self.flat.parts]
+        moments = zip(
+            *(torch.split(one_W, sizes) for one_W in (state.first_moment_W, state.second_moment_W)), strict=True
+        )
+        for part, (first_moment, second_moment) in zip(self.flat.parts, moments, strict=True):
+            self.optimizer.state[part] = {
+                "step": torch.tensor(float(state.num_steps)),
+                "exp_avg": first_moment,
+                "exp_avg_sq": second_moment,
+            }
         return state
 
     def train_epoch(self, epoch: int, state: TrainingState) -> Tally:
@@ -167,7 +174,8 @@ class _Trainer:
         self.network.train()
         batches = self.training.batches(self.job.pretrain.batch_size, shuffle_seed=seed)
         for step in range(1, self.num_steps + 1):
-            self.optimizer.param_groups[0]["lr"] = self._learning_rate(state.num_steps)
+            for group, of_optimizer in zip(self.goal.groups, self.optimizer.param_groups, strict=True):
+                of_optimizer["lr"] = group.rate_share * self._learning_rate(state.num_steps)
             sums_A, counts_A = self._step(self._next(batches, tally), epoch, step)
             state.num_steps += int(counts_A.any())
             tally.sums_A += sums_A
@@ -202,8 +210,9 @@ class _Trainer:
         loss = (weights_A * self.flat.extra).sum()
         if not (torch.isfinite(norm) and torch.isfinite(loss)):
             raise CasprError(
-                f"pretrain: epoch {epoch}, step {step}: the loss is {loss.item()}, its gradient's norm {norm.item()}; "
-                "lower pretrain.learning_rate or look for damaged values in the sequences; no checkpoint was written"
+                f"{self.job.stage}: epoch {epoch}, step {step}: the loss is {loss.item()}, its gradient's norm "
+                f"{norm.item()}; lower {self.job.stage}.learning_rate or look for damaged values in the sequences; no "
+                "checkpoint was written"
             )
         if counts_A.any():
             self.flat.gradient_W.mul_((self.job.pretrain.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
@@ -236,22 +245,13 @@ class _Trainer:
         self.ranks.sum_(differs)
         if differs.item():
             raise CasprError(
-                f"pretrain: {differs.item():.0f} workers hold other weights than the first; nothing was written"
+                f"{self.job.stage}: {differs.item():.0f} workers hold other weights than the first; nothing was written"
             )
 
     def save(self, state: TrainingState) -> str:
         """Write the checkpoint."""
-        model = ModelRecord(
-            section=self.job.model,
-            layout=self.manifest.layout,
-            scaling=self.manifest.scaling,
-            vocabulary_version=self.manifest.vocabulary_version,
-            as_of=self.manifest.as_of,
-            fingerprint=self.job.fingerprint,
-            seed=self.job.seed,
-        )
         curve = [record.model_dump_json() for record in state.curve]
-        return save_checkpoint(self.job.root, model, self.network.state_dict(), curve)
+        return save_checkpoint(self.job.root, self.goal.record, self.network.state_dict(), curve)
 
     def _tally(self) -> Tally:
         zeros_A = torch.zeros(self.objective.size, dtype=torch.float64)
@@ -285,10 +285,13 @@ class _Trainer:
         return self._chunks(rows)
 
     def _chunks(self, rows: Rows) -> list[Batch]:
+        layout = self.goal.record.layout
+        if layout != self.manifest.layout:
+            rows = known_columns(rows, layout)
         by_length = rows["num_events"].argsort(kind="stable")
         cuts = [by_length[start : start + CHUNK] for start in range(0, len(by_length), CHUNK)]
         chunks = ({name: values[chosen] for name, values in rows.items()} for chosen in cuts)
-        return [batch_of(chunk, self.manifest.layout, self.as_of_us) for chunk in chunks]
+        return [batch_of(chunk, layout, self.as_of_us) for chunk in chunks]
 
     def _all_rows(self, own_rows: int, reader: SequenceReader, split: Split) -> int:
         """Rows that all ranks saw. Raises CasprError, on all ranks alike, unless every rank saw its own once."""
@@ -296,7 +299,7 @@ class _Trainer:
         seen = torch.tensor([own_rows, abs(own_rows - expected)], dtype=torch.float64)
         self.ranks.sum_(seen)
         rows, wrong = int(seen[0]), int(seen[1])
-        if wrong or rows != sum(file.rows for file in self.manifest.of_split(split)):
+        if wrong or rows != reader.total_rows:
             raise CasprError(
                 f"{self.job.manifest_folder}: {split}: expected {reader.total_rows} customers an epoch, the reader "
                 f"gave {rows} ({wrong} lost or repeated); nothing was written; check the installed petastorm version"
