@@ -398,6 +398,22 @@ class PretrainSection(Section):
     own_heads: HeadsSection
 
 
+class FinetuneSection(Section):
+    """The verb finetune: how a head, or head and encoder, are trained on labels. The rest is that of `pretrain`."""
+
+    batch_size: Positive
+    """Customers a worker takes a step."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    """The head's; the highest, with schedule one_cycle."""
+    encoder_rate_share: Annotated[float, Field(gt=0, le=1)]
+    """The encoder's learning rate, as a share of the head's."""
+    schedule: Literal["constant", "one_cycle"]
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_epochs: Positive
+    patience: Positive
+    """Epochs without a better validation loss after which training stops."""
+
+
 class EmbedSection(Section):
     """Stage embed: scoring on the executors."""
 
@@ -547,6 +563,7 @@ class Config(Section):
     sequences: SequencesSection
     model: ModelSection
     pretrain: PretrainSection
+    finetune: FinetuneSection
     embed: EmbedSection
     publish: PublishSection
     refresh: RefreshSection

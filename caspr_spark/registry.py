@@ -25,6 +25,8 @@ from caspr_spark.manifest import Fit, Layout, Scaling
 
 WEIGHTS, MODEL, CURVE, INDEX = "weights.safetensors", "model.json", "curve.jsonl", "checkpoint.json"
 CARD = "model_card.json"
+FINETUNED, PREDICTIONS = "finetuned", "predictions.parquet"
+"""<root>/finetuned/<name>/ holds a model for one task, and what it says of customers; see pipelines/finetune.py."""
 TRAINING_LOCK = ".lock"
 """In the folder of the checkpoints; held (flock) for as long as a model is trained."""
 _MEND = "restore it, pretrain again, or take another model into use (caspr-spark models)"

@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from rich.markup import escape
 
 from caspr_spark import __version__
+from caspr_spark.aliases import known_model
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.erase.requests import checked_request_id, read_ids
@@ -47,6 +48,13 @@ class Export(StrEnum):
     feast = "feast"
     databricks = "databricks"
     ddl = "ddl"
+
+
+class Trained(StrEnum):
+    """What `finetune` can train."""
+
+    head = "head"
+    encoder = "encoder"
 
 
 class Erasure(StrEnum):
@@ -95,6 +103,36 @@ def pretrain_model(config: ConfigPaths, as_of: AsOf) -> None:
     run_one_step(
         "pretrain", config, as_of, with_bar, writes=False
     )  # it has a lock of its own, and refreshes go on meanwhile
+
+
+@app.command()
+def finetune(
+    config: ConfigPaths,
+    as_of: AsOf,
+    labels: Annotated[
+        Path, typer.Option(help="CSV or Parquet: customer_id, label (0 and 1, or amounts) and, if wanted, as_of.")
+    ],
+    name: Annotated[str, typer.Option(help="Of the folder below <root>/finetuned.")],
+    model: Model = "champion",
+    train: Annotated[Trained, typer.Option(help="The head alone, or the encoder with it.")] = Trained.head,
+) -> None:
+    """Sequences, a pretrained model and labels -> a model for that one task, and what it is worth."""
+    from pipelines.finetune import finetune as step
+
+    def with_bar(spark: SparkSession, settings: Config, time: datetime) -> Summary:
+        with closing(TrainingBar(settings.finetune.max_epochs)) as bar:
+            return step(
+                spark,
+                settings,
+                time,
+                labels=labels,
+                name=name,
+                model_version=known_model(settings.root, model),
+                train=train.value,
+                progress=bar,
+            )
+
+    run_one_step("finetune", config, as_of, with_bar, writes=False)  # the training's own lock, as of pretrain-model
 
 
 @app.command()

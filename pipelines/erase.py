@@ -20,6 +20,7 @@ from caspr_spark.erase.names import Names
 from caspr_spark.erase.requests import Request, demand_same_ids, ids_hash, read_request, write_request
 from caspr_spark.erase.traces import traces
 from caspr_spark.errors import CasprError, ConfigError
+from caspr_spark.registry import FINETUNED, PREDICTIONS
 from caspr_spark.runs import mend_runs
 from caspr_spark.tables import notes_at, read_table, table_exists, table_path, table_version, write_table
 from caspr_spark.tombstones import Tombstones, customer_hash, secret_key, tombstones
@@ -212,6 +213,10 @@ def _erase_files(root: Path, request: Request) -> Request:
         number = sum(1 for path in (root / name).rglob("*") if path.is_file())
         deleted[name] = max(number, deleted.get(name, 0))
         shutil.rmtree(root / name, ignore_errors=True)
+    answers = [*root.glob(f"{FINETUNED}/*/{PREDICTIONS}"), *root.glob(f"{FINETUNED}/*/checkpoints/.training-*/*")]
+    for path in answers:
+        path.unlink()
+    deleted[FINETUNED] = max(len(answers), deleted.get(FINETUNED, 0))
     for log in (root / "logs").rglob("*"):
         if log.is_file() and not log.is_symlink():
             log.write_bytes(b"")  # not deleted: the running Spark writes to it
