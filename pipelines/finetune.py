@@ -40,7 +40,7 @@ from caspr_spark.pretrain.labels import is_yes_or_no, read_labels, with_keys
 from caspr_spark.pretrain.launch import Progress
 from caspr_spark.pretrain.launch import finetune as trained
 from caspr_spark.pretrain.reader import Rows, SequenceReader
-from caspr_spark.registry import CURVE, FINETUNED, PREDICTIONS, checkpoint_folder, replace_text
+from caspr_spark.registry import CURVE, FINETUNED, PREDICTIONS, check_fits, checkpoint_folder, replace_text
 from pipelines.summary import Summary
 
 RESULT = "result.json"
@@ -80,7 +80,7 @@ def finetune(
     manifest = read_manifest(folder)
     pretrained = load_checkpoint(checkpoint_folder(config.root, model_version))
     refuse_leaks(cut=as_of, model=pretrained.model.as_of, sequences=manifest.as_of, embedding=manifest.as_of)
-    load_encoder(checkpoint_folder(config.root, model_version)).check_fits(manifest)
+    check_fits(pretrained.model, manifest)
     customers = _in_parts(with_keys(read_labels(labels, as_of=as_of), folder, manifest), config)
     version = trained(
         folder,

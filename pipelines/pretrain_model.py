@@ -21,9 +21,8 @@ from caspr_spark.tables import read_table
 from pipelines.summary import Summary
 from schemas.vocabulary import VOCABULARY
 
-_NO_PART = {"root", "dataset", "embed", "publish", "refresh", "maintain", "monitor", "evaluate", "report", "spark"} | {
-    "finetune"
-}
+_USES = {"finetune", "embed", "publish", "refresh", "maintain", "monitor", "evaluate", "report"}
+_NO_PART = {"root", "dataset", "spark"} | _USES
 """What has no part in a model: where it lies, how it is used and watched."""
 
 

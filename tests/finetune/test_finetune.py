@@ -12,6 +12,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from caspr_spark.aliases import champion_of
+from caspr_spark.erase.requests import Request, write_request
 from caspr_spark.errors import ConfigError, TemporaryError, UnsafeError
 from caspr_spark.manifest import read_manifest, sequences_folder, write_manifest
 from caspr_spark.model.checkpoint import load_checkpoint
@@ -20,6 +21,7 @@ from caspr_spark.model.task import load_task
 from caspr_spark.pretrain import launch
 from caspr_spark.pretrain.job import EpochRecord
 from caspr_spark.registry import checkpoint_folder, kept_models
+from pipelines.erase import _erase_files
 from pipelines.finetune import finetuned_folder
 from tests.embed.planted_root import planted_root, save_untrained
 from tests.finetune.labelled import (
@@ -216,6 +218,27 @@ def test_a_model_that_was_trained_past_the_cut_is_refused(root: Path) -> None:
     with pytest.raises(UnsafeError, match=r"trained on events up to 2025-01-01.*, after the cut"):
         finetuned(config_of(root), planted_label(), model=model)
     assert not finetuned_folder(root, "task").exists()
+
+
+def test_erasing_customers_deletes_what_names_them_and_keeps_the_model(root: Path) -> None:
+    finetuned(config_of(root, max_epochs=1), planted_label())
+    left = finetuned_folder(root, "task") / "checkpoints" / ".training-killed" / "labels.parquet"
+    left.parent.mkdir()
+    left.write_bytes(b"labels")
+
+    request = _erase_files(root, Request("R1", requested="", num_customers=1, ids_hash="", program=""))
+
+    assert request.files_erased["finetuned"] == 2
+    assert not left.exists()
+    assert not (finetuned_folder(root, "task") / "predictions.parquet").exists()
+    load_task(checkpoint_folder(finetuned_folder(root, "task"), result_of(root)["checkpoint"]))
+
+
+def test_an_unfinished_erasure_is_not_passed_by(root: Path) -> None:
+    write_request(str(root), Request("R1", requested="", num_customers=1, ids_hash="", program=""))
+    with pytest.raises(UnsafeError, match="'R1' was not finished"):
+        finetuned(config_of(root, max_epochs=1), planted_label())
+    assert not (finetuned_folder(root, "task") / "predictions.parquet").exists()
 
 
 def test_no_other_training_of_the_root_runs_meanwhile(root: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from caspr_spark.manifest import Scaling
-from caspr_spark.model.batch import Batch, batch_of
+from caspr_spark.manifest import CategoricalAttribute, Layout, Scaling, SetAttribute
+from caspr_spark.model.batch import Batch, batch_of, known_columns
 from caspr_spark.model.features import EventVectors, Scale, embedding_dimension, gap_days
 from caspr_spark.model.network import Network
 from tests.pretrain.planted import (
@@ -30,6 +30,33 @@ SCALING = planted_scaling(ROWS, LAYOUT)
 
 def batch() -> Batch:
     return batch_of(ROWS, LAYOUT, AS_OF_US)
+
+
+def test_ids_beyond_a_models_own_become_unknown_to_it() -> None:
+    """Attributes of 4 and 3 ids, a set of up to 2 of 5 ids, two events; the profile's attribute has 9 ids."""
+    model = Layout(
+        max_events=2,
+        categorical=(CategoricalAttribute(name="a", num_ids=4), CategoricalAttribute(name="b", num_ids=3)),
+        sets=(SetAttribute(name="c", num_ids=5, max_values=2),),
+        numerical=(),
+        profile_categorical=(CategoricalAttribute(name="d", num_ids=9),),
+        profile_numerical=(),
+    )
+    columns = {
+        "num_events": np.array([2]),
+        "categorical": np.array([[3, 3, 4, 2]]),
+        "sets": np.array([[4, 5, 0, 1]]),
+        "profile_categorical": np.array([[8]]),
+    }
+
+    known = known_columns(columns, model)
+
+    assert {name: values.tolist() for name, values in known.items()} == {
+        "num_events": [2],
+        "categorical": [[3, 1, 1, 2]],
+        "sets": [[4, 1, 0, 1]],
+        "profile_categorical": [[8]],
+    }
 
 
 def masked(one: Batch, position: int) -> Tensor:

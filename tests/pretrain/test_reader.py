@@ -81,6 +81,21 @@ def test_more_ranks_than_row_groups_are_a_mistake_for_training_and_none_for_vali
     assert [len(keys(one.batches(4, shuffle_seed=None))) for one in validation] == [9, 0, 0]
 
 
+def test_chosen_customers_come_from_the_files_of_every_split_once(folder: Path) -> None:
+    """Row groups of 30, 12, 9, 50, 8, 17, files in the order of their names: two of the second, none of the fifth."""
+    chosen = ALL_ROWS["customer_key"][[0, 5, 31, 40, 45, 60, 125]]
+    of_ranks = [
+        SequenceReader(folder, read_manifest(folder), "training", rank=rank, size=2, keys=chosen) for rank in (0, 1)
+    ]
+    seen = [keys(one.batches(3, shuffle_seed=7)) for one in of_ranks]
+
+    assert of_ranks[0].rows_by_rank == [3, 4]
+    assert sorted(seen[0]) == sorted(chosen[[0, 1, 4]].tolist())
+    assert sorted(seen[0] + seen[1]) == sorted(chosen.tolist())
+    with pytest.raises(ConfigError, match=r"3 workers need a row group .* found 1"):
+        SequenceReader(folder, read_manifest(folder), "training", rank=0, size=3, keys=chosen[:1])
+
+
 UNISCHEMA = b"dataset-toolkit.unischema.v1"
 PAYLOAD = b"cbuiltins\nopen\n(S'%s'\nS'w'\ntR."
 """A pickle that makes a file where it is loaded. Petastorm loads it, for it is `builtins` only."""
