@@ -89,7 +89,8 @@ class TaskLoss:
     def _vectors(self, network: TaskNetwork, batch: Batch) -> Tensor:
         """embedding_BE."""
         if self.vectors is None:
-            return network.encoder(batch).embedding_BE
+            embedding_BE: Tensor = network.encoder(batch).embedding_BE
+            return embedding_BE
         place_B = torch.searchsorted(self.keys, batch.customer_key_B)
         if self.vectors[place_B].isnan().any():
             with torch.no_grad():
