@@ -16,12 +16,18 @@ from caspr_spark.model.network import Encoder, Network
 from caspr_spark.model.scoring import encode
 from caspr_spark.registry import ModelRecord
 
+FIRST_MISS = 0.01
+"""How far the first guess is from the best constant. There the gradient would be rounding alone, of which Adam makes a
+whole step, and another one with another number of workers."""
+LEAST_DEVIATION = 1e-6
+"""Relative to the mean: a number of the vector that varies less than this is constant but for rounding."""
+
 
 class TaskHead(nn.Module):
     """embedding_BE -> guess_B, linear in the standardised [x, sign(x) log1p|x|] of the vector's numbers.
 
     A guess is a log odds where the labels are yes or no, otherwise in deviations of the labels. At first it is the same
-    for everybody: the best constant.
+    for everybody, about the best constant. A number that is the same for all training customers is not looked at.
     """
 
     mean_F: Tensor
@@ -51,7 +57,8 @@ class TaskHead(nn.Module):
     def fit(self, *, mean_F: Tensor, deviation_F: Tensor) -> None:
         """The features of the training customers."""
         self.mean_F.copy_(mean_F)
-        self.deviation_F.copy_(torch.where(deviation_F > 0, deviation_F, 1.0))
+        varies_F = deviation_F > LEAST_DEVIATION * (1 + mean_F.abs())
+        self.deviation_F.copy_(torch.where(varies_F, deviation_F, torch.inf))
 
     @torch.no_grad()
     def start(self, *, is_yes_or_no: bool, label_mean: float, label_deviation: float) -> None:
@@ -59,8 +66,8 @@ class TaskHead(nn.Module):
         self.is_yes_or_no.fill_(is_yes_or_no)
         self.label_mean.fill_(label_mean)
         self.label_deviation.fill_(label_deviation)
-        if is_yes_or_no:
-            self.linear.bias.copy_(torch.logit(self.label_mean))
+        best = torch.logit(self.label_mean) if is_yes_or_no else torch.zeros(1)
+        self.linear.bias.copy_(best + FIRST_MISS)
 
     def forward(self, embedding_BE: Tensor) -> Tensor:
         scaled_BF = (self.features(embedding_BE) - self.mean_F) / self.deviation_F

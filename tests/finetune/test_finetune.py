@@ -191,7 +191,7 @@ def test_two_ranks_train_what_one_process_trains(root: Path) -> None:
 
     alone, together = weights_of(root, "one"), weights_of(root, "two")
     for name, tensor in alone.items():
-        torch.testing.assert_close(together[name], tensor, rtol=0, atol=2e-4, msg=name)
+        torch.testing.assert_close(together[name], tensor, rtol=0, atol=1e-5, msg=name)
 
 
 def test_a_vocabulary_that_grew_changes_no_answer_of_an_older_model(root: Path) -> None:
