@@ -27,6 +27,8 @@ OF_MODELS = sorted(get_command(models).commands)  # type: ignore[attr-defined]
 OF_REJECTED = sorted(get_command(rejected).commands)  # type: ignore[attr-defined]
 SUB_VERBS = [*(f"models {verb}" for verb in OF_MODELS), *(f"rejected {verb}" for verb in OF_REJECTED)]
 TIMED = [verb for verb in VERBS if verb not in OTHERS]
+NEEDED = {"finetune": ("--labels", "labels.csv", "--name", "task")}
+"""Options that a verb cannot do without, beside --config and --as-of."""
 SHOP = str(ROOT / "docs" / "example" / "shop.yaml")
 AS_OF = "2024-06-01T00:00:00Z"
 
@@ -103,7 +105,7 @@ def test_the_installed_command_is_there() -> None:
 
 @pytest.mark.parametrize("verb", TIMED)
 def test_a_time_without_zone_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = outcome(capsys, verb, "--config", SHOP, "--as-of", "2024-06-01T00:00:00")
+    code, _, err = outcome(capsys, verb, "--config", SHOP, "--as-of", "2024-06-01T00:00:00", *NEEDED.get(verb, ()))
     assert code == 2
     assert "'2024-06-01T00:00:00' has no time zone" in err
     assert "2024-06-01T00:00:00Z" in err
@@ -128,7 +130,7 @@ def test_a_time_of_any_zone_is_read_as_utc() -> None:
 
 @pytest.mark.parametrize("verb", TIMED)
 def test_a_missing_configuration_file_is_named(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = outcome(capsys, verb, "--config", "conf/nowhere.yaml", "--as-of", AS_OF)
+    code, _, err = outcome(capsys, verb, "--config", "conf/nowhere.yaml", "--as-of", AS_OF, *NEEDED.get(verb, ()))
     assert code == 2
     assert "conf/nowhere.yaml: no such file" in err
 
