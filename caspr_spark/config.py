@@ -528,6 +528,8 @@ class EvaluateSection(Section):
     test_share: Annotated[float, Field(gt=0, lt=1)]
     validation_share: Annotated[float, Field(gt=0, lt=1)]
     """Share of the customers on which the better head and its strength are chosen."""
+    label_counts: list[Positive]
+    """Numbers of labelled customers of the learning curve, with the linear head; none: no curve."""
 
 
 class ReportSection(Section):

@@ -56,7 +56,7 @@ WHOLE = Plan(
         Dataset.complete_journey: [datetime(2017, 7, 3, tzinfo=UTC), datetime(2017, 10, 2, tzinfo=UTC)],
         Dataset.bank: [datetime(2024, 3, 1, tzinfo=UTC)],
     },
-    changes={},
+    changes={"evaluate": {"label_counts": [50, 100, 200, 500, 1000]}},
 )
 QUICK = Plan(
     cuts={Dataset.complete_journey: [datetime(2017, 10, 2, tzinfo=UTC)]},

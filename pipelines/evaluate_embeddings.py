@@ -156,6 +156,7 @@ def _outcome(
         counted = value_counts(events, **_what_comes(task), cut=cut).toPandas()
         return len(customers), ranking_scores(features, histories(counted, customers["customer_id"].to_list()), **how)
     rule = customers["rule"].to_numpy()
+    how["label_counts"] = config.evaluate.label_counts
     return len(customers), paired_scores(features, labels, rule=rule, question=question, **how)
 
 

@@ -26,7 +26,7 @@ TASK_SCORES = Contract(
             "auroc, average_precision; rmse, mae, spearman, high_value_auroc; map, precision_at_1, success_at_5, "
             "ndcg_at_3, each _all and _new (values that the customer never had); num_train, num_test, positive_share; "
             "at split 0, bootstrap_error.<metric> and bootstrap_better.<metric>: of the mean difference to rfm over "
-            "all splits, over resampled customers",
+            "all splits, over resampled customers; <metric>.100_labels: with so many labelled customers",
         ),
         Column("value", "double", "score on the split's test customers, or of the resampled ones"),
     ),

@@ -25,6 +25,8 @@ LEAST = 15
 """Customers of a kind, five a part of the split."""
 BOOTSTRAP_ERROR, BOOTSTRAP_BETTER = "bootstrap_error", "bootstrap_better"
 """Written `bootstrap_error.auroc`: of an arm's difference to rfm, over resampled customers; they stand at split 0."""
+LABELS = "labels"
+"""Written `auroc.100_labels`: of the linear heads, trained and chosen with so many labelled customers alone."""
 SCORE_COLUMNS = ["arm", "head", "split", "metric", "value"]
 
 
@@ -71,10 +73,12 @@ def paired_scores(
     test_share: float,
     validation_share: float,
     seed: int,
+    label_counts: Sequence[int] = (),
 ) -> Outcome:
     """Scores of all arms and heads on all splits; `features` holds those of RFM and EMBEDDING, customer by customer.
 
-    `rule`: what a naive rule predicts of each customer; its scores stand under BEST.
+    `rule`: what a naive rule predicts of each customer; its scores stand under BEST. `label_counts`: of the learning
+    curve; those that a split's training and validation customers do not reach are left out.
     """
     features = {**features, BOTH: np.hstack([features[RFM], features[EMBEDDING]])}
     rows: list[tuple[str, str, int, str, float]] = []
@@ -101,12 +105,62 @@ def paired_scores(
             if arm != RFM:
                 reference = fits[RFM][head].test_predictions
                 tested.setdefault((arm, head), []).append(TwoArms(split.test, predicted, reference))
+        for num_labels in label_counts:
+            few = few_labels(split, labels, num_labels, seed=seed * 1000 + number)
+            if few is not None:
+                rows += _few_scores(features, labels, few, question, number=number, num_labels=num_labels, seed=seed)
         for arm, rates in curves.items():
             false_positives, true_positives, _ = roc_curve(truth, fits[arm][BEST].test_predictions)
             rates.append(np.interp(ROC_POINTS, false_positives, true_positives))
     rows += bootstrap_rows(tested, labels, question.weighted, seed=seed)
     means = {arm: [round(float(rate), 6) for rate in np.mean(rates, axis=0)] for arm, rates in curves.items()}
     return Outcome(pd.DataFrame(rows, columns=SCORE_COLUMNS), means)
+
+
+def few_labels(split: Split, labels: Array, num_labels: int, *, seed: int) -> Split | None:
+    """The split with `num_labels` customers to train and validate on, shares as in `split`, positive ones also.
+
+    None where there are not so many, or fewer than four of them would be positive.
+    """
+    random = np.random.default_rng([seed, num_labels])
+    num_known = len(split.training) + len(split.validation)
+    if num_labels > num_known:
+        return None
+    chosen: list[NDArray[np.intp]] = []
+    for part in (split.training, split.validation):
+        positives, others = part[labels[part] > 0], part[labels[part] <= 0]
+        num_positives = max(2, round(len(positives) * num_labels / num_known))
+        num_others = round(len(part) * num_labels / num_known) - num_positives
+        if num_positives > len(positives) or not 2 <= num_others <= len(others):
+            return None
+        drawn = [
+            random.choice(positives, num_positives, replace=False),
+            random.choice(others, num_others, replace=False),
+        ]
+        chosen.append(np.sort(np.concatenate(drawn)))
+    return Split(chosen[0], chosen[1], split.test)
+
+
+def _few_scores(
+    features: Mapping[str, Array],
+    labels: Array,
+    split: Split,
+    question: Question,
+    *,
+    number: int,
+    num_labels: int,
+    seed: int,
+) -> list[tuple[str, str, int, str, float]]:
+    head = question.candidates[0]
+    linear = question._replace(heads={head: question.heads[head]}, candidates=(head,))
+    with threadpool_limits(1):
+        fits = {arm: _fits(values, labels, split, linear, seed=seed)[head] for arm, values in features.items()}
+    fits[FUSED] = question.fused(fits[RFM], fits[EMBEDDING])
+    return [
+        (arm, head, number, f"{metric}.{num_labels}_{LABELS}", value)
+        for arm, fit in fits.items()
+        for metric, value in question.metrics(labels[split.test], fit.test_predictions, labels).items()
+    ]
 
 
 def bootstrap_rows(

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from caspr_spark.evaluate.experiment import ARMS, BOOTSTRAP_BETTER, BOOTSTRAP_ERROR, CUSTOMERS, RFM, RULE
+from caspr_spark.evaluate.experiment import ARMS, BOOTSTRAP_BETTER, BOOTSTRAP_ERROR, CUSTOMERS, LABELS, RFM, RULE
 from caspr_spark.evaluate.heads import Array
 from caspr_spark.evaluate.next_values import EASE
 from caspr_spark.evaluate.questions import LOWER_IS_BETTER
@@ -37,7 +37,7 @@ def score_table(scores: pd.DataFrame) -> pd.DataFrame:
         splits = of_task.pivot_table(index="split", columns=["metric", "arm", "head"], values="value")
         found = [
             (metric, head, arm)
-            for metric in _METRICS
+            for metric in [*_METRICS, *_of_few_labels(scores)]
             for head in _HEADS
             for arm in _ARMS
             if (metric, arm, head) in splits.columns
@@ -45,7 +45,7 @@ def score_table(scores: pd.DataFrame) -> pd.DataFrame:
         for metric, head, arm in found:
             values = splits[metric, arm, head].to_numpy()
             line = [task, metric, arm, head, values.mean(), corrected_error(values, test_to_train)]
-            is_lower_better = metric in LOWER_IS_BETTER
+            is_lower_better = metric.split(".")[0] in LOWER_IS_BETTER
             if arm == RFM:
                 rows.append([*line, np.nan, np.nan, np.nan, is_lower_better, np.nan, np.nan])
                 continue
@@ -55,6 +55,12 @@ def score_table(scores: pd.DataFrame) -> pd.DataFrame:
             resampled = [_of_first_split(splits, f"{name}.{metric}", arm, head) for name in BOOTSTRAP]
             rows.append([*line, differences.mean(), error, p, is_lower_better, *resampled])
     return pd.DataFrame(rows, columns=TABLE_COLUMNS)
+
+
+def _of_few_labels(scores: pd.DataFrame) -> list[str]:
+    """`auroc.50_labels`, `auroc.100_labels`, ...: by metric, then by number."""
+    found = {name for name in scores["metric"].unique() if name.endswith(f"_{LABELS}")}
+    return sorted(found, key=lambda name: (_METRICS.index(name.split(".")[0]), int(name.split(".")[1].split("_")[0])))
 
 
 def _of_first_split(splits: pd.DataFrame, metric: str, arm: str, head: str) -> float:

@@ -1,15 +1,27 @@
 """Splits, heads and errors, on data whose answer is known."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from caspr_spark.evaluate.experiment import CUSTOMERS, EMBEDDING, RFM, ROC_POINTS, Outcome, paired_scores, random_splits
+from caspr_spark.evaluate.experiment import (
+    CUSTOMERS,
+    EMBEDDING,
+    RFM,
+    ROC_POINTS,
+    Outcome,
+    few_labels,
+    paired_scores,
+    random_splits,
+)
 from caspr_spark.evaluate.heads import Fitted, fused_mean, fused_odds, with_logarithms
 from caspr_spark.evaluate.questions import HOW_MUCH, YES_OR_NO, high_value, how_much
 from caspr_spark.evaluate.significance import TABLE_COLUMNS, corrected_error, p_value, score_table
+
+NOISES = {RFM: 3.0, EMBEDDING: 0.5}
 
 
 def outcome(seed: int) -> Outcome:
@@ -98,6 +110,38 @@ def test_planted_amounts_are_found_by_the_arms_that_see_them() -> None:
         "spearman": False,
         "high_value_auroc": False,
     }
+
+
+def test_few_labels_are_of_the_split_and_of_both_kinds() -> None:
+    labels = np.array([1.0] * 40 + [0] * 160)
+    (split,) = random_splits(labels, num_splits=1, test_share=0.2, validation_share=0.2, seed=1)
+    few = few_labels(split, labels, 40, seed=1)
+    assert few is not None
+    assert [len(part) for part in few] == [30, 10, 40]
+    assert [labels[part].sum() for part in few] == [6, 2, 8]
+    for part, whole in zip(few, split, strict=True):
+        assert set(part) <= set(whole)
+    assert few_labels(split, labels, 160, seed=1) is not None
+    assert few_labels(split, labels, 161, seed=1) is None
+    assert few_labels(split, labels, 8, seed=1) is None
+
+
+def test_the_learning_curve_stands_beside_the_scores_with_all_labels() -> None:
+    random = np.random.default_rng(3)
+    labels = (np.arange(300) % 4 == 0).astype(float)
+    features = {arm: np.column_stack([labels + noise * random.normal(size=300)]) for arm, noise in NOISES.items()}
+    how: dict[str, Any] = {"test_share": 0.2, "validation_share": 0.2, "num_splits": 3, "seed": 1}
+    found = paired_scores(features, labels, rule=labels, question=YES_OR_NO, label_counts=[40, 100, 999], **how).scores
+    plain = paired_scores(features, labels, rule=labels, question=YES_OR_NO, **how).scores
+    is_few = found["metric"].str.endswith("_labels")
+    pd.testing.assert_frame_equal(found[~is_few].reset_index(drop=True), plain)
+
+    table = score_table(found.assign(task="churn")).set_index(["metric", "arm", "head"])
+    for count in (40, 100):
+        line = table.loc[(f"auroc.{count}_labels", EMBEDDING, "logistic")]
+        assert line["mean"] > table.loc[(f"auroc.{count}_labels", RFM, "logistic"), "mean"]
+        assert line["difference_to_rfm"] > 0.1
+    assert not [name for name in found["metric"] if "999" in name]
 
 
 def test_logarithms_keep_the_sign() -> None:
