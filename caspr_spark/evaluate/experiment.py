@@ -106,7 +106,7 @@ def paired_scores(
                 reference = fits[RFM][head].test_predictions
                 tested.setdefault((arm, head), []).append(TwoArms(split.test, predicted, reference))
         for num_labels in label_counts:
-            few = few_labels(split, labels, num_labels, seed=seed * 1000 + number)
+            few = few_labels(split, labels, num_labels, both_kinds=question is YES_OR_NO, seed=seed * 1000 + number)
             if few is not None:
                 rows += _few_scores(features, labels, few, question, number=number, num_labels=num_labels, seed=seed)
         for arm, rates in curves.items():
@@ -117,10 +117,11 @@ def paired_scores(
     return Outcome(pd.DataFrame(rows, columns=SCORE_COLUMNS), means)
 
 
-def few_labels(split: Split, labels: Array, num_labels: int, *, seed: int) -> Split | None:
+def few_labels(split: Split, labels: Array, num_labels: int, *, both_kinds: bool, seed: int) -> Split | None:
     """The split with `num_labels` customers to train and validate on, shares as in `split`, positive ones also.
 
-    None where there are not so many, or fewer than four of them would be positive.
+    Each part has two positive ones at least and, if it must be of `both_kinds`, two others. None where there are not
+    so many.
     """
     random = np.random.default_rng([seed, num_labels])
     num_known = len(split.training) + len(split.validation)
@@ -131,7 +132,7 @@ def few_labels(split: Split, labels: Array, num_labels: int, *, seed: int) -> Sp
         positives, others = part[labels[part] > 0], part[labels[part] <= 0]
         num_positives = max(2, round(len(positives) * num_labels / num_known))
         num_others = round(len(part) * num_labels / num_known) - num_positives
-        if num_positives > len(positives) or not 2 <= num_others <= len(others):
+        if num_positives > len(positives) or not 2 * both_kinds <= num_others <= len(others):
             return None
         drawn = [
             random.choice(positives, num_positives, replace=False),

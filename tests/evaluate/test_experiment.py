@@ -115,15 +115,16 @@ def test_planted_amounts_are_found_by_the_arms_that_see_them() -> None:
 def test_few_labels_are_of_the_split_and_of_both_kinds() -> None:
     labels = np.array([1.0] * 40 + [0] * 160)
     (split,) = random_splits(labels, num_splits=1, test_share=0.2, validation_share=0.2, seed=1)
-    few = few_labels(split, labels, 40, seed=1)
+    few = few_labels(split, labels, 40, both_kinds=True, seed=1)
     assert few is not None
     assert [len(part) for part in few] == [30, 10, 40]
     assert [labels[part].sum() for part in few] == [6, 2, 8]
     for part, whole in zip(few, split, strict=True):
         assert set(part) <= set(whole)
-    assert few_labels(split, labels, 160, seed=1) is not None
-    assert few_labels(split, labels, 161, seed=1) is None
-    assert few_labels(split, labels, 8, seed=1) is None
+    assert few_labels(split, labels, 160, both_kinds=True, seed=1) is not None
+    assert few_labels(split, labels, 161, both_kinds=True, seed=1) is None
+    assert few_labels(split, labels, 8, both_kinds=True, seed=1) is None
+    assert few_labels(split, labels, 8, both_kinds=False, seed=1) is not None
 
 
 def test_the_learning_curve_stands_beside_the_scores_with_all_labels() -> None:
