@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -275,6 +277,19 @@ def test_the_values_that_come_next_are_ranked(spark: SparkSession, lake: Config)
     found = scores[(scores["task"] == "tags") & (scores["metric"] == "map_all")].groupby("arm")["value"].mean()
     assert found["rule"] > 0.99  # everybody has the same two tags on every visit
     assert not evaluate_embeddings(spark, ranked, SECOND).changed
+
+
+def test_the_data_scientists_example_tells_what_the_vector_gives(lake: Config) -> None:
+    """A third of the customers never come again; their last visit is older, which the features made by hand see."""
+    script = Path(__file__).parents[2] / "docs" / "example" / "churn.py"
+    options = ["--root", lake.root, "--source", "visits", "--cut", SECOND.isoformat()]
+    done = subprocess.run([sys.executable, str(script), *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, *arms = done.stdout.splitlines()
+    assert first == "120 customers, 33.3% of whom stay away for 28 days"
+    found = {line[:12].strip(): float(line.split()[-1]) for line in arms}
+    assert found.keys() == {"made by hand", "vector", "both"}
+    assert found["made by hand"] > 0.95
 
 
 def test_task_whose_labels_are_not_known_yet_is_skipped(spark: SparkSession, lake: Config) -> None:
