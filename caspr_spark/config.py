@@ -530,6 +530,8 @@ class EvaluateSection(Section):
     """Share of the customers on which the better head and its strength are chosen."""
     label_counts: list[Positive]
     """Numbers of labelled customers of the learning curve, with the linear head; none: no curve."""
+    ablations: bool
+    """Whether vectors of sequences with something taken out are scored as well, with the linear head."""
 
 
 class ReportSection(Section):

@@ -56,11 +56,11 @@ WHOLE = Plan(
         Dataset.complete_journey: [datetime(2017, 7, 3, tzinfo=UTC), datetime(2017, 10, 2, tzinfo=UTC)],
         Dataset.bank: [datetime(2024, 3, 1, tzinfo=UTC)],
     },
-    changes={"evaluate": {"label_counts": [50, 100, 200, 500, 1000]}},
+    changes={"evaluate": {"label_counts": [50, 100, 200, 500, 1000], "ablations": True}},
 )
 QUICK = Plan(
     cuts={Dataset.complete_journey: [datetime(2017, 10, 2, tzinfo=UTC)]},
-    changes={"pretrain": {"max_epochs": 4}, "evaluate": {"num_splits": 5}},
+    changes={"pretrain": {"max_epochs": 4}, "evaluate": {"num_splits": 5, "ablations": True}},
 )
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -112,7 +112,7 @@ def _score(name: Dataset, cut: datetime, plan: Plan, root: Path) -> None:
 def quality_lines(table: pd.DataFrame, *, dataset: str, cut: datetime, model_version: str) -> list[dict[str, Any]]:
     """A `score_table` as JSON objects; numbers that are not known (differences of rfm to itself) are null."""
     numbers = ["mean", "standard_error", "difference_to_rfm", "difference_standard_error", "p_value"]
-    numbers += ["bootstrap_error", "bootstrap_better"]
+    numbers += ["bootstrap_error", "bootstrap_better", "difference_to_embedding", "p_value_to_embedding"]
     lines = []
     for row in table.to_dict("records"):
         known = {name: None if math.isnan(row[name]) else round(float(row[name]), 6) for name in numbers}

@@ -25,6 +25,7 @@ from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.metrics import replace_rows
 from caspr_spark.registry import checkpoint_folder, read_card, read_model, write_card
 from caspr_spark.tables import create_table, last_commit_notes, read_table
+from pipelines.ablated_vectors import ablated_vectors
 from pipelines.contracts import event_contract
 from pipelines.monitor_embeddings import published_run
 from pipelines.summary import Summary
@@ -74,7 +75,7 @@ def evaluate_embeddings(
         if known.get("made_from") == made_from and num_scored.get(name) == known["num_scores"]:
             num_customers, num_scores = num_customers + known["num_customers"], num_scores + known["num_scores"]
             continue
-        num_labelled, outcome = _outcome(events, run, config, task, cut=as_of)
+        num_labelled, outcome = _outcome(spark, events, run, config, task, cut=as_of, model_version=model_version)
         if isinstance(outcome, str):
             notes.append(f"{name}: skipped, {outcome}")
             continue
@@ -138,7 +139,14 @@ def _refuse_leaks(root: str, run: DataFrame, *, model_version: str, cut: datetim
 
 
 def _outcome(
-    events: DataFrame, run: DataFrame, config: Config, task: Task, *, cut: datetime
+    spark: SparkSession,
+    events: DataFrame,
+    run: DataFrame,
+    config: Config,
+    task: Task,
+    *,
+    cut: datetime,
+    model_version: str,
 ) -> tuple[int, Outcome | str]:
     """Number of customers asked about, and their scores; in place of these, why there are none."""
     customers = labelled_customers(events, run, task=task, cut=cut).toPandas().sort_values("customer_id")
@@ -150,6 +158,9 @@ def _outcome(
     hand_made = customers.drop(columns=["customer_id", "label", "rule", "embedding"]).to_numpy(dtype=float)
     vectors = np.vstack(customers["embedding"].to_list()).astype(float)
     features: dict[str, Array] = {RFM: hand_made, EMBEDDING: vectors}
+    if config.evaluate.ablations:
+        asked = customers["customer_id"].to_list()
+        features |= ablated_vectors(spark, config, cut, model_version=model_version, customers=asked)
     how: dict[str, Any] = config.evaluate.model_dump(include={"num_splits", "test_share", "validation_share"})
     how["seed"] = config.seed
     if task.kind == _NEXT_VALUES:

@@ -77,10 +77,14 @@ def paired_scores(
 ) -> Outcome:
     """Scores of all arms and heads on all splits; `features` holds those of RFM and EMBEDDING, customer by customer.
 
+    Other `features` are ablated vectors: arms that have the linear head alone.
+
     `rule`: what a naive rule predicts of each customer; its scores stand under BEST. `label_counts`: of the learning
     curve; those that a split's training and validation customers do not reach are left out.
     """
-    features = {**features, BOTH: np.hstack([features[RFM], features[EMBEDDING]])}
+    ablated = {arm: values for arm, values in features.items() if arm not in (RFM, EMBEDDING)}
+    features = {RFM: features[RFM], EMBEDDING: features[EMBEDDING]}
+    features[BOTH] = np.hstack([features[RFM], features[EMBEDDING]])
     rows: list[tuple[str, str, int, str, float]] = []
     tested: dict[tuple[str, str], list[TwoArms]] = {}
     curves: dict[str, list[Array]] = {arm: [] for arm in ARMS} if question is YES_OR_NO else {}
@@ -105,10 +109,15 @@ def paired_scores(
             if arm != RFM:
                 reference = fits[RFM][head].test_predictions
                 tested.setdefault((arm, head), []).append(TwoArms(split.test, predicted, reference))
+        with threadpool_limits(1):
+            for arm, values in ablated.items():
+                fit = _linear_fit(values, labels, split, question)
+                found = question.metrics(truth, fit.test_predictions, labels)
+                rows += [(arm, question.candidates[0], number, metric, value) for metric, value in found.items()]
         for num_labels in label_counts:
             few = few_labels(split, labels, num_labels, both_kinds=question is YES_OR_NO, seed=seed * 1000 + number)
             if few is not None:
-                rows += _few_scores(features, labels, few, question, number=number, num_labels=num_labels, seed=seed)
+                rows += _few_scores(features, labels, few, question, number=number, num_labels=num_labels)
         for arm, rates in curves.items():
             false_positives, true_positives, _ = roc_curve(truth, fits[arm][BEST].test_predictions)
             rates.append(np.interp(ROC_POINTS, false_positives, true_positives))
@@ -150,15 +159,12 @@ def _few_scores(
     *,
     number: int,
     num_labels: int,
-    seed: int,
 ) -> list[tuple[str, str, int, str, float]]:
-    head = question.candidates[0]
-    linear = question._replace(heads={head: question.heads[head]}, candidates=(head,))
     with threadpool_limits(1):
-        fits = {arm: _fits(values, labels, split, linear, seed=seed)[head] for arm, values in features.items()}
+        fits = {arm: _linear_fit(values, labels, split, question) for arm, values in features.items()}
     fits[FUSED] = question.fused(fits[RFM], fits[EMBEDDING])
     return [
-        (arm, head, number, f"{metric}.{num_labels}_{LABELS}", value)
+        (arm, question.candidates[0], number, f"{metric}.{num_labels}_{LABELS}", value)
         for arm, fit in fits.items()
         for metric, value in question.metrics(labels[split.test], fit.test_predictions, labels).items()
     ]
@@ -174,6 +180,13 @@ def bootstrap_rows(
             rows.append((arm, head, 0, f"{BOOTSTRAP_ERROR}.{metric}", error))
             rows.append((arm, head, 0, f"{BOOTSTRAP_BETTER}.{metric}", better))
     return rows
+
+
+def _linear_fit(features: Array, labels: Array, split: Split, question: Question) -> Fitted:
+    """The first candidate, which is linear and needs no seed."""
+    head = question.candidates[0]
+    linear = question._replace(heads={head: question.heads[head]}, candidates=(head,))
+    return _fits(features, labels, split, linear, seed=0)[head]
 
 
 def _fits(features: Array, labels: Array, split: Split, question: Question, *, seed: int) -> dict[str, Fitted]:

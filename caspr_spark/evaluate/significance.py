@@ -4,19 +4,29 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from caspr_spark.evaluate.experiment import ARMS, BOOTSTRAP_BETTER, BOOTSTRAP_ERROR, CUSTOMERS, LABELS, RFM, RULE
+from caspr_spark.evaluate.experiment import (
+    ARMS,
+    BOOTSTRAP_BETTER,
+    BOOTSTRAP_ERROR,
+    CUSTOMERS,
+    EMBEDDING,
+    LABELS,
+    RFM,
+    RULE,
+)
 from caspr_spark.evaluate.heads import Array
 from caspr_spark.evaluate.next_values import EASE
 from caspr_spark.evaluate.questions import LOWER_IS_BETTER
 
 TABLE_COLUMNS = ["task", "metric", "arm", "head", "mean", "standard_error"]
 TABLE_COLUMNS += ["difference_to_rfm", "difference_standard_error", "p_value", "lower_is_better"]
-TABLE_COLUMNS += ["bootstrap_error", "bootstrap_better"]
+TABLE_COLUMNS += ["bootstrap_error", "bootstrap_better", "difference_to_embedding", "p_value_to_embedding"]
 _RANKING = ("map", "precision_at_1", "success_at_5", "ndcg_at_3")
 _METRICS: tuple[str, ...] = ("auroc", "average_precision", "rmse", "mae", "spearman", "high_value_auroc")
 _METRICS += tuple(f"{metric}_{which}" for which in ("all", "new") for metric in _RANKING)
 _HEADS = ("best", "logistic", "ridge", "lightgbm", "median")
 _ARMS = (RULE, *ARMS, EASE)
+"""All others are ablated vectors."""
 BOOTSTRAP = (BOOTSTRAP_ERROR, BOOTSTRAP_BETTER)
 
 
@@ -28,9 +38,10 @@ def score_table(scores: pd.DataFrame) -> pd.DataFrame:
     Standard errors are Nadeau and Bengio's (2003), corrected for training and test sets that overlap between splits;
     p is of a two-sided t test that the difference is zero. All are NaN for a single split. bootstrap_error is the
     standard error of the difference over resampled customers, bootstrap_better the share of the resamples in which the
-    arm is better than rfm; NaN where a metric has none.
+    arm is better than rfm; NaN where a metric has none. The last two columns are of ablated vectors alone.
     """
     rows = []
+    ablated = sorted(set(scores["arm"]) - {*_ARMS, CUSTOMERS})
     for task, of_task in scores.groupby("task", sort=True):
         sizes = of_task[of_task["arm"] == CUSTOMERS].groupby("metric")["value"].mean()
         test_to_train = sizes["num_test"] / sizes["num_train"]
@@ -39,7 +50,7 @@ def score_table(scores: pd.DataFrame) -> pd.DataFrame:
             (metric, head, arm)
             for metric in [*_METRICS, *_of_few_labels(scores)]
             for head in _HEADS
-            for arm in _ARMS
+            for arm in [*_ARMS, *ablated]
             if (metric, arm, head) in splits.columns
         ]
         for metric, head, arm in found:
@@ -47,13 +58,19 @@ def score_table(scores: pd.DataFrame) -> pd.DataFrame:
             line = [task, metric, arm, head, values.mean(), corrected_error(values, test_to_train)]
             is_lower_better = metric.split(".")[0] in LOWER_IS_BETTER
             if arm == RFM:
-                rows.append([*line, np.nan, np.nan, np.nan, is_lower_better, np.nan, np.nan])
+                rows.append([*line, np.nan, np.nan, np.nan, is_lower_better, *[np.nan] * 4])
                 continue
             differences = values - splits[metric, RFM, head].to_numpy()
             error = corrected_error(differences, test_to_train)
             p = p_value(differences.mean(), error, len(differences))
             resampled = [_of_first_split(splits, f"{name}.{metric}", arm, head) for name in BOOTSTRAP]
-            rows.append([*line, differences.mean(), error, p, is_lower_better, *resampled])
+            lost = [np.nan, np.nan]
+            if arm in ablated:
+                differences_to_whole = values - splits[metric, EMBEDDING, head].to_numpy()
+                error_to_whole = corrected_error(differences_to_whole, test_to_train)
+                mean = differences_to_whole.mean()
+                lost = [mean, p_value(mean, error_to_whole, len(values))]
+            rows.append([*line, differences.mean(), error, p, is_lower_better, *resampled, *lost])
     return pd.DataFrame(rows, columns=TABLE_COLUMNS)
 
 

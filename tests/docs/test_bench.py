@@ -54,8 +54,23 @@ def test_generated_customers_differ_and_have_tails(spark: SparkSession) -> None:
 
 
 def test_scores_are_json_lines_and_what_is_not_known_is_null() -> None:
-    row = ["churn", "auroc", "rfm", "best", 0.85, 0.01, math.nan, math.nan, math.nan, False, math.nan, math.nan]
-    other = ["churn", "auroc", "fused", "best", 0.86, 0.01, 0.01, 0.0041234567, 0.25, False, 0.004, 0.97]
+    row = ["churn", "auroc", "rfm", "best", 0.85, 0.01, math.nan, math.nan, math.nan, False, *[math.nan] * 4]
+    other = [
+        "churn",
+        "auroc",
+        "fused",
+        "best",
+        0.86,
+        0.01,
+        0.01,
+        0.0041234567,
+        0.25,
+        False,
+        0.004,
+        0.97,
+        math.nan,
+        math.nan,
+    ]
     table = pd.DataFrame([row, other], columns=TABLE_COLUMNS)
 
     lines = quality_lines(table, dataset="shop", cut=datetime(2017, 10, 2, tzinfo=UTC), model_version="m1")
@@ -71,6 +86,8 @@ def test_scores_are_json_lines_and_what_is_not_known_is_null() -> None:
         "p_value": None,
         "bootstrap_error": None,
         "bootstrap_better": None,
+        "difference_to_embedding": None,
+        "p_value_to_embedding": None,
         "model_version": "m1",
     }
     assert lines[1]["difference_standard_error"] == 0.004123
@@ -83,6 +100,8 @@ def test_the_quality_of_the_vectors_is_printed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert {line["task"] for line in lines} == {"churn", "value", "coupon", "categories"}
+    ablated = {line["arm"] for line in lines if line["difference_to_embedding"] is not None}
+    assert ablated >= {"order_shuffled", "time_removed", "newest_16", "without_purchases", "random_weights"}
     assert {line["arm"] for line in lines} == {"rule", "rfm", "embedding", "both", "fused"}
     assert {line["splits"] for line in lines} == {5}
     scores = {(line["arm"], line["head"]): line["mean"] for line in lines if line["metric"] == "auroc"}

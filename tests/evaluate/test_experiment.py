@@ -145,6 +145,23 @@ def test_the_learning_curve_stands_beside_the_scores_with_all_labels() -> None:
     assert not [name for name in found["metric"] if "999" in name]
 
 
+def test_ablated_vectors_are_arms_that_are_compared_with_the_whole_ones() -> None:
+    random = np.random.default_rng(3)
+    labels = (np.arange(300) % 4 == 0).astype(float)
+    whole = np.column_stack([labels + 0.5 * random.normal(size=300)])
+    features = {RFM: random.normal(size=(300, 2)), EMBEDDING: whole, "order_shuffled": random.normal(size=(300, 1))}
+    how: dict[str, Any] = {"test_share": 0.2, "validation_share": 0.2, "num_splits": 4, "seed": 1}
+    found = paired_scores(features, labels, rule=labels, question=YES_OR_NO, **how).scores
+    table = score_table(found.assign(task="churn")).set_index(["metric", "arm", "head"])
+    ablated = table.loc[("auroc", "order_shuffled", "logistic")]
+    assert ablated["difference_to_embedding"] == pytest.approx(
+        ablated["mean"] - table.loc[("auroc", EMBEDDING, "logistic"), "mean"]
+    )
+    assert ablated["difference_to_embedding"] < -0.15
+    assert ablated["p_value_to_embedding"] < 0.05
+    assert table["difference_to_embedding"].notna().sum() == 2  # of two metrics
+
+
 def test_logarithms_keep_the_sign() -> None:
     assert with_logarithms(np.array([[math.e - 1, 1 - math.e, 0]])) == pytest.approx(
         np.array([[math.e - 1, 1 - math.e, 0, 1, -1, 0]])

@@ -1,0 +1,81 @@
+"""Vectors of the same customers and model with something taken out: further arms of the evaluation."""
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from caspr_spark.config import Config
+from caspr_spark.errors import CasprError
+from caspr_spark.evaluate.heads import Array
+from caspr_spark.manifest import read_manifest, sequences_folder
+from caspr_spark.model.ablations import evenly_spaced, newest, shuffled, untrained, without_source
+from caspr_spark.model.batch import columns_of, known_columns
+from caspr_spark.model.checkpoint import load_checkpoint
+from caspr_spark.model.scoring import encode, network_of
+from caspr_spark.model.values import SOURCE
+from caspr_spark.registry import checkpoint_folder
+from caspr_spark.tables import read_table
+from schemas.vocabulary import VOCABULARY
+
+LENGTHS = (16, 64)
+
+
+def ablated_vectors(
+    spark: SparkSession, config: Config, cut: datetime, *, model_version: str, customers: list[str]
+) -> dict[str, Array]:
+    """Arm -> vectors of `customers` as of the cut, in their order; zeros for one of whom nothing is left.
+
+    order_shuffled, time_removed, newest_16, newest_64, without_<source> and random_weights, from the sequences of the
+    cut, in the memory of the driver. Raises CasprError where these are of a refresh, which holds some customers only.
+    """
+    folder = sequences_folder(config.root, cut)
+    manifest = read_manifest(folder)
+    if manifest.kind == "refresh":
+        raise CasprError(
+            f"evaluate.ablations: the sequences as of {cut.isoformat()} are of a refresh and hold some customers only; "
+            "run build_sequences for this as_of, or set evaluate.ablations to false"
+        )
+    checkpoint = load_checkpoint(checkpoint_folder(config.root, model_version))
+    layout, as_of_us = checkpoint.model.layout, round(cut.timestamp() * 1_000_000)
+    names = ["customer_id", *columns_of(layout)]
+    stored = pd.concat([pq.read_table(folder / file.path, columns=names).to_pandas() for file in manifest.files])
+    stored = stored.set_index("customer_id").loc[customers]
+    columns = known_columns({name: _stacked(stored[name]) for name in columns_of(layout)}, layout)
+
+    kinds: dict[str, dict[str, Any]] = {
+        "order_shuffled": shuffled(columns, layout, seed=config.seed),
+        "time_removed": evenly_spaced(columns, layout, as_of_us=as_of_us),
+    }
+    kinds |= {f"newest_{length}": newest(columns, layout, num_events=length) for length in LENGTHS}
+    ids = _source_ids(spark, config)
+    if len(ids) > 1:
+        kinds |= {f"without_{name}": without_source(columns, layout, source_id=ids[name]) for name in sorted(ids)}
+    encoder = network_of(checkpoint).encoder
+    found = {arm: _encoded(encoder, changed, layout, as_of_us) for arm, changed in kinds.items()}
+    random = untrained(checkpoint, seed=config.seed).encoder
+    return found | {"random_weights": _encoded(random, columns, layout, as_of_us)}
+
+
+def _encoded(encoder: Any, columns: dict[str, NDArray[Any]], layout: Any, as_of_us: int) -> Array:
+    """float64 [B, E]; zeros where no event is left."""
+    has_events_B = np.asarray(columns["num_events"]).reshape(-1) > 0
+    vectors = np.zeros((len(has_events_B), encoder.embedding_size))
+    left = {name: values[has_events_B] for name, values in columns.items()}
+    if has_events_B.any():
+        vectors[has_events_B] = encode(encoder, left, layout, as_of_us)
+    return vectors
+
+
+def _source_ids(spark: SparkSession, config: Config) -> dict[str, int]:
+    rows = read_table(spark, VOCABULARY, config.root).where(F.col("attribute") == SOURCE).collect()
+    return {row["value"]: row["id"] for row in rows}
+
+
+def _stacked(values: "pd.Series[Any]") -> NDArray[Any]:
+    return np.stack(values.to_list()) if values.dtype == object else values.to_numpy()
