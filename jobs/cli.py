@@ -175,6 +175,38 @@ def write_report(config: ConfigPaths, as_of: AsOf) -> None:
     run_one_step("report", config, as_of, step)
 
 
+@app.command("explore")
+def explore_embeddings(
+    config: ConfigPaths,
+    as_of: AsOf,
+    model: Model = "champion",
+    segments: Annotated[int, typer.Option(min=2, help="Segments to find.")] = 8,
+    customers: Annotated[
+        Path | None,
+        typer.Option(help="Show whom these resemble: one customer_id a line, exactly; .jsonl: as JSON."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; default: in <root>/report. It names customers.")
+    ] = None,
+) -> None:
+    """A page about a run's vectors: map, segments, look-alikes, and what of the profiles can be read."""
+    from pipelines.explore_embeddings import exploration_file
+    from pipelines.explore_embeddings import explore_embeddings as step
+
+    settings, time = load_config(config), parsed_as_of(as_of)
+    listed = None if customers is None else read_ids(customers, "--customers")
+    with session(settings, "explore", writes=out is None) as spark:
+        model_version = known_model(settings.root, model)
+        place = out or exploration_file(settings.root, time, model_version)
+        shown_step(
+            "explore",
+            lambda: step(
+                spark, settings, time, model_version=model_version, num_segments=segments, customers=listed, out=place
+            ),
+        )
+    console.print(escape(f"Page: {place}"))
+
+
 @app.command()
 def full_build(config: ConfigPaths, as_of: AsOfs) -> None:
     """All steps: train before the first --as-of, publish as of each, evaluate and report the last."""

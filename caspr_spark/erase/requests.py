@@ -41,8 +41,10 @@ def checked_request_id(text: str) -> str:
     return text
 
 
-def read_ids(place: Path) -> list[str]:
+def read_ids(place: Path, option: str = "--ids-file") -> list[str]:
     """The ids of a file, one a line, exactly as written; in a `.jsonl` file as JSON texts. Sorted, each once.
+
+    `option`: of the command line, for the messages.
 
     Raises:
         ConfigError: there is no such file, it is not UTF-8, a line of JSON is no text, or it names nobody.
@@ -50,18 +52,18 @@ def read_ids(place: Path) -> list[str]:
     try:
         text = place.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"--ids-file: there is no file {place}") from None
+        raise ConfigError(f"{option}: there is no file {place}") from None
     except (UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"--ids-file: {place} cannot be read as UTF-8 text ({type(error).__name__})") from None
+        raise ConfigError(f"{option}: {place} cannot be read as UTF-8 text ({type(error).__name__})") from None
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     if place.suffix == ".jsonl":
-        lines = [_json_text(line, place, number) for number, line in enumerate(lines, start=1) if line.strip()]
+        lines = [_json_text(line, place, number, option) for number, line in enumerate(lines, start=1) if line.strip()]
     if not (ids := sorted({line for line in lines if line})):
-        raise ConfigError(f"--ids-file: {place} names no customer; expected one id a line")
+        raise ConfigError(f"{option}: {place} names no customer; expected one id a line")
     return ids
 
 
-def _json_text(line: str, place: Path, number: int) -> str:
+def _json_text(line: str, place: Path, number: int, option: str) -> str:
     try:
         if isinstance(value := json.loads(line), str):
             return value

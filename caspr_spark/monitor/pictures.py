@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from caspr_spark.monitor.sketch import DISTANCE_BINS_A_DECADE, DISTANCE_EDGES
 
 BLUE, ORANGE, GREEN, PURPLE, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"
+SEGMENT_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56B4E9", "#F0E442", "#000000")
 INK, FAINT = "#333f48", "#9aa5b1"
 WIDTH, HALF = 9.4, 5.2  # inches: a picture as wide as the page, or one of two side by side
 _WEEKLY_FROM_DAYS = 120
@@ -133,6 +134,24 @@ def customer_map(
             bar = figure.colorbar(points, ax=axis, label=label, shrink=0.85, pad=0.02)
             bar.outline.set_visible(False)
             bar.ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        return _png(figure)
+
+
+def segment_map(places: NDArray[np.float64], *, segments: NDArray[np.int64]) -> str:
+    """2-D places of customers, coloured by segment (from 1 on), with its number in the middle of each."""
+    colours: Any = SEGMENT_COLOURS if segments.max() <= len(SEGMENT_COLOURS) else colormaps["tab20"].colors
+    order = np.random.default_rng(0).permutation(len(places))  # so that no segment hides another
+    with _figure(height=6.2, width=WIDTH * 0.85) as figure:
+        axis = figure.subplots()
+        axis.scatter(
+            *places[order].T, c=[colours[(one - 1) % len(colours)] for one in segments[order]], s=9, linewidths=0
+        )
+        for segment in np.unique(segments):
+            middle = np.median(places[segments == segment], axis=0)
+            box = {"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": INK, "alpha": 0.9}
+            axis.text(*middle, str(segment), bbox=box, ha="center", va="center", fontsize=11, fontweight="bold")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[["left", "bottom"]].set_visible(False)
         return _png(figure)
 
 

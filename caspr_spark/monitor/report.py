@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -78,10 +78,20 @@ class Page:
 
 def page_html(page: Page) -> str:
     """The page as HTML. Every text is escaped."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return rendered("caspr_spark.monitor", "report.html.j2", page=page)
+
+
+def rendered(package: str, template: str, **values: Any) -> str:
+    """A template of a package, with the look of all pages in `page.css`. Every text is escaped."""
+    texts = {
+        name: (files(place) / name).read_text(encoding="utf-8")
+        for place, name in ((package, template), ("caspr_spark.monitor", "page.css"))
+    }
+    environment = Environment(
+        loader=DictLoader(texts), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["number"] = _number
-    template = (files("caspr_spark.monitor") / "report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(page=page)
+    return environment.get_template(template).render(values)
 
 
 def made_from(html: str) -> str:

@@ -19,6 +19,11 @@ def daily_events(events: DataFrame) -> DataFrame:
     return events.groupBy("source", date).agg(F.count(F.lit(1)).alias("num_events"))
 
 
+def sampled_vectors(run: DataFrame, *, size: int) -> DataFrame:
+    """customer_id and embedding of at most `size` customers of a run, always the same ones, in no order of theirs."""
+    return run.orderBy(F.xxhash64("customer_id"), "customer_id").limit(size).select("customer_id", "embedding")
+
+
 def sampled_customers(
     run: DataFrame, sequences: DataFrame, layout: Layout, *, money: str | None, as_of: datetime, size: int
 ) -> DataFrame:
@@ -27,7 +32,7 @@ def sampled_customers(
     `num_events` and `money` (a numerical attribute) are of the events in the sequence; money is 0 where none is
     declared, or not known to the model.
     """
-    sample = run.orderBy(F.xxhash64("customer_id"), "customer_id").limit(size).select("customer_id", "embedding")
+    sample = sampled_vectors(run, size=size)
     last = F.element_at("event_times", F.col("num_events"))
     seen = sequences.select(
         "customer_id",
