@@ -139,17 +139,16 @@ def customer_map(
 
 def segment_map(places: NDArray[np.float64], *, segments: NDArray[np.int64]) -> str:
     """2-D places of customers, coloured by segment (from 1 on), with its number in the middle of each."""
-    colours: Any = SEGMENT_COLOURS if segments.max() <= len(SEGMENT_COLOURS) else colormaps["tab20"].colors
+    in_turn = SEGMENT_COLOURS if segments.max() <= len(SEGMENT_COLOURS) else [*map(colormaps["tab20"], range(20))]
+    colours = [in_turn[(segment - 1) % len(in_turn)] for segment in segments]
     order = np.random.default_rng(0).permutation(len(places))  # so that no segment hides another
     with _figure(height=6.2, width=WIDTH * 0.85) as figure:
         axis = figure.subplots()
-        axis.scatter(
-            *places[order].T, c=[colours[(one - 1) % len(colours)] for one in segments[order]], s=9, linewidths=0
-        )
+        axis.scatter(places[order, 0], places[order, 1], c=[colours[place] for place in order], s=9, linewidths=0)
         for segment in np.unique(segments):
-            middle = np.median(places[segments == segment], axis=0)
+            x, y = np.median(places[segments == segment], axis=0)
             box = {"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": INK, "alpha": 0.9}
-            axis.text(*middle, str(segment), bbox=box, ha="center", va="center", fontsize=11, fontweight="bold")
+            axis.text(x, y, str(segment), bbox=box, ha="center", va="center", fontsize=11, fontweight="bold")
         axis.set(xticks=[], yticks=[])
         axis.spines[["left", "bottom"]].set_visible(False)
         return _png(figure)

@@ -33,7 +33,7 @@ def test_every_text_is_escaped() -> None:
     )
     html = exploration_html(page)
     assert "<script" not in html
-    assert html.count(ESCAPED) == 20
+    assert html.count(ESCAPED) == 22
     assert "can be read" in html
 
 
