@@ -64,7 +64,8 @@ def explore_embeddings(
     activity = customer_activity(events, as_of=as_of, sources=list(config.sources), numerical=numerical)
     segments = segmented(vectors, num_segments=num_segments, seed=config.seed)
     members = [] if segments is None else list(zip(known["customer_id"], segments.labels.tolist(), strict=True))
-    similar = None if customers is None else found_lookalikes(spark, run, activity, customers, measures=measures)
+    figures = activity_measures(list(config.sources), [config.report.money] if config.report.money else [])
+    similar = None if customers is None else found_lookalikes(spark, run, activity, customers, measures=figures)
     probes, features = profile_probes(
         spark, config, as_of, known["customer_id"].to_list(), vectors, model_version=model_version
     )

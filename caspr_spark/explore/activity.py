@@ -11,6 +11,8 @@ PERIOD_DAYS = 28
 RECENCY = "days since the last event"
 LEAST_MEMBER_SHARE = 0.05
 """A value that fewer members of a segment have says nothing about the segment."""
+LEAST_RATIO = 1.2
+"""Of a value's share in a segment to that of everybody, from which on it is told."""
 
 
 def customer_activity(
@@ -65,8 +67,8 @@ def value_contrasts(
     """segment, attribute, value, share, share_of_all, rank: the most over-represented values, rank 1 first.
 
     share: of the segment's events before `as_of` that have the attribute; share_of_all: of those of all customers in
-    `segments` (customer_id, segment). Ranked by share · ln(share / share_of_all). Values that fewer than 5 % of a
-    segment's members have are left out.
+    `segments` (customer_id, segment). Ranked by share · ln(share / share_of_all). Left out are values that
+    fewer than 5 % of a segment's members have, and those whose share is not 1.2 times everybody's.
     """
     past = events.where(F.col("event_time") < F.lit(as_of)).join(F.broadcast(segments), on="customer_id", how="inner")
     # Each event counts once under every value that it has, and once under no value, for the total.
@@ -88,7 +90,7 @@ def value_contrasts(
         .where(F.col("num_customers") >= LEAST_MEMBER_SHARE * F.col("num_members"))
         .withColumn("share", F.col("times") / F.col("num_events"))
         .withColumn("share_of_all", F.col("times_of_all") / F.col("num_events_of_all"))
-        .where("share > share_of_all")
+        .where(F.col("share") >= LEAST_RATIO * F.col("share_of_all"))
     )
     surprise = F.col("share") * F.log(F.col("share") / F.col("share_of_all"))
     in_order = Window.partitionBy("segment", "attribute").orderBy(F.desc(surprise), "value")

@@ -101,6 +101,6 @@ def test_the_over_represented_value_is_the_planted_one_and_no_later_event_counts
 def test_what_a_single_member_does_is_not_what_a_segment_does(spark: SparkSession) -> None:
     crowd = [event(f"c{number}", 2, 1.0, "mill") for number in range(41)]
     hermit = [event("c0", 1 + day, 1.0, "cave") for day in range(30)]
-    others = [event("x", 2, 1.0, "port")]
+    others = [event("x", 2 + day, 1.0, "port") for day in range(40)] + [event("x", 1, 1.0, "mill")]
     found = values_of(spark, crowd + hermit + others, {**{f"c{number}": 1 for number in range(41)}, "x": 2})
     assert [(segment, value) for segment, _, value, *_ in found] == [(1, "mill"), (2, "port")]
