@@ -27,8 +27,11 @@ _METRIC_NAMES = {
     "rmse": "RMSE",
     "mae": "MAE",
     "spearman": "Spearman",
-    "high_value_auroc": "top AUROC",
+    "map_all": "MAP",
+    "precision_at_1_all": "P@1",
+    "map_new": "MAP, new",
 }
+"""Those that the terminal shows; the report has all."""
 
 
 def shown_step(name: str, step: Callable[[], Summary]) -> Summary:
@@ -79,16 +82,18 @@ class TrainingBar:
 def shown_scores(table: pd.DataFrame) -> Table:
     """The evaluation (`score_table`) for the terminal: the head chosen on validation, each arm against RFM.
 
-    better: the share of 1,000 resamples of the customers in which the arm is better than rfm.
+    ±: standard error of the difference. better: the share of 1,000 resamples of the customers in which the arm is
+    better than rfm. It fits into 80 columns.
     """
-    shown = Table(title="Evaluation: paired differences over random splits", box=SIMPLE_HEAD, pad_edge=False)
+    title = "Evaluation: paired differences over random splits"
+    shown = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in ("task", "metric", "arm"):
         shown.add_column(heading, no_wrap=True)
-    for heading in ("mean", "± s.e.", "to rfm", "± s.e.", "p", "better"):
+    for heading in ("mean", "to rfm", "±", "p", "better"):
         shown.add_column(heading, no_wrap=True, justify="right")
-    for line in table[table["head"] == "best"].to_dict("records"):
+    for line in table[(table["head"] == "best") & table["metric"].isin(list(_METRIC_NAMES))].to_dict("records"):
         decimals = 4 if abs(line["mean"]) < 10 else 2  # shares, or an amount in its own unit
-        numbers = [f"{line['mean']:.{decimals}f}", f"{line['standard_error']:.{decimals}f}"]
+        numbers = [f"{line['mean']:.{decimals}f}"]
         if line["arm"] != "rfm":
             numbers += [
                 f"{line['difference_to_rfm']:+.{decimals}f}",
@@ -96,7 +101,7 @@ def shown_scores(table: pd.DataFrame) -> Table:
                 f"{line['p_value']:.3f}",
                 "" if math.isnan(line["bootstrap_better"]) else f"{line['bootstrap_better']:.0%}",
             ]
-        shown.add_row(line["task"], _METRIC_NAMES.get(line["metric"], line["metric"]), line["arm"], *numbers)
+        shown.add_row(line["task"], _METRIC_NAMES[line["metric"]], line["arm"], *numbers)
     return shown
 
 
