@@ -106,7 +106,7 @@ def scores(features: pd.DataFrame, labels: pd.Series) -> tuple[float, float]:
         is_validation = pd.Index(customers[rest]).isin(sorted(set(customers[rest]))[::4])
         training, validation = rest[~is_validation], rest[is_validation]
         fitted = lightgbm(Data(x[training], y[training]), Data(x[validation], y[validation]), x[test], seed=0)
-        guessed = fitted.test_probabilities
+        guessed = fitted.test_predictions
         found.append((roc_auc_score(y[test], guessed), average_precision_score(y[test], guessed)))
     auroc, precision = np.mean(found, axis=0)
     return float(auroc), float(precision)
