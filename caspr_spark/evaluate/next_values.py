@@ -105,8 +105,10 @@ def ranking_scores(
     """Scores of all arms on random splits, as `paired_scores`; every arm has the head `best` alone.
 
     rule: how often the customer had the value, equal ones by how many customers had it. rfm, embedding, both: ridge
-    regressions of what happens, the penalty chosen on validation. ease: with the penalty chosen on validation. fused:
-    a logistic regression of what happens, on embedding, own frequency, popularity and ease, of validation customers.
+    regressions of what happens, and of what customers had, which needs no label: a value that others like this customer
+    had comes first. Which, and the penalty, is chosen on validation. ease: with the penalty chosen on validation.
+    fused: a logistic regression of what happens, on embedding, own frequency, popularity and ease, of validation
+    customers.
     """
     features = {**features, BOTH: np.hstack([features[RFM], features[EMBEDDING]])}
     has_new = (known.happens_CV & (known.counts_CV == 0)).any(axis=1)
@@ -114,6 +116,8 @@ def ranking_scores(
     tested: dict[tuple[str, str], list[TwoArms]] = {}
     names: list[str] = []
     rule, eases = _own_frequency(known), [_ease(known, penalty) for penalty in EASE_PENALTIES]
+    with threadpool_limits(1):
+        likes = {arm: _had_by_likes(values, known) for arm, values in features.items()}
     splits = random_splits(
         has_new.astype(float),
         num_splits=num_splits,
@@ -128,7 +132,10 @@ def ranking_scores(
             (CUSTOMERS, "", number, "positive_share", float(has_new[split.test].mean())),
         ]
         with threadpool_limits(1):
-            arms = {arm: _best(_ridges(values, known, split), known, split) for arm, values in features.items()}
+            arms = {
+                arm: _best([*_ridges(values, known, split), *likes[arm]], known, split)
+                for arm, values in features.items()
+            }
             arms |= {RULE: rule, EASE: _best(eases, known, split)}
             arms[FUSED] = _fused([arms[EMBEDDING], rule, arms[EASE]], known, split)
         judged = {arm: customer_metrics(scores, known, split.test) for arm, scores in arms.items()}
@@ -204,6 +211,14 @@ def _ridges(features: Array, known: Histories, split: Split) -> list[Scores]:
     targets = np.hstack([happens, is_new * (happens - rate_V)])
     guesses = [np.hsplit(Ridge(alpha=penalty).fit(seen, targets).predict(everybody), 2) for penalty in PENALTIES]
     return [Scores(all_CV, rate_V + beyond_CV) for all_CV, beyond_CV in guesses]
+
+
+def _had_by_likes(features: Array, known: Histories) -> list[Scores]:
+    """One for each penalty: what a customer would have had before the cut, by the features, regressed on everybody."""
+    seen = prepared().fit_transform(features)
+    had_CV = (known.counts_CV > 0).astype(float)
+    guesses = [Ridge(alpha=penalty).fit(seen, had_CV).predict(seen) for penalty in PENALTIES]
+    return [Scores(guess_CV, guess_CV) for guess_CV in guesses]
 
 
 def _best(candidates: Sequence[Scores], known: Histories, split: Split) -> Scores:
