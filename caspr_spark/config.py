@@ -338,6 +338,9 @@ class ModelSection(Section):
     pooling: Literal["attention", "mean", "last", "decayed"]
     """How the events' outputs become one vector: learned attention, their mean, the newest event's, or sums of events,
     amounts and values that fade with age (not for encoder caspr)."""
+    amounts: list[str] | None
+    """Numerical attributes of activities that add up to something: their sums are foretold, and kept in the vector as
+    they are. None: all numerical attributes."""
     memory_dropout: Share
     """Share of customers whose decoder sees the customer's vector alone, without the single events, so that the
     vector has to carry what the events say. 0 is the paper's decoder."""

@@ -203,6 +203,9 @@ def _contradictions(config: Config) -> list[tuple[Key, str]]:
             (("events", *field.split("."), name), f"no such table is declared; there are {', '.join(tables)}")
             for name in unknown
         ]
+    for name in config.model.amounts or ():
+        if name not in attributes or attributes[name].kind != "numerical":
+            problems.append((("model", "amounts"), f"'{name}' is no numerical event attribute"))
     if not config.sources:
         problems.append((("sources",), "no source is declared; give --config with your tables"))
     if config.pretrain.launcher == "single" and config.pretrain.num_workers > 1:

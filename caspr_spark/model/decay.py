@@ -13,16 +13,20 @@ from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.features import MICROSECONDS_A_DAY, NO_TIME, ProfileVectors, Scale, signed_log
-from caspr_spark.model.values import Sources, Values
+from caspr_spark.model.values import Amounts, Sources, Values
 
 TIME_CONSTANTS = (3 / 91, 7 / 91, 14 / 91, 28 / 91, 56 / 91, 120 / 91)
 """In longest horizons; beyond them one that never fades."""
 NEVER_DAYS = 1e9
 MONTH, TWO_MONTHS, SEASON, EVER = 3, 4, 5, 6
 """Positions in the time constants."""
+PLAIN = (SEASON, EVER, MONTH, TWO_MONTHS, 2, 1, 0)
+"""Those of an amount's plain rates, the first ones first where a vector has no room for all."""
 LARGEST_RATE = 1000.0
 """Of an amount, in the population's mean rates; beyond it a vector does not grow."""
 NUM_SUMMED, NUM_GATES, NUM_HIDDEN = 32, 3, 128
+LEAST_TENURE = 28 / 91
+"""In longest horizons: the time that a plain rate is over, at least. A first purchase of yesterday is no habit yet."""
 TENURE_LIMIT = 84 / 91
 """In longest horizons: a longer tenure is not told apart, for the training's as-of times know only shorter ones."""
 
@@ -30,8 +34,9 @@ TENURE_LIMIT = 84 / 91
 class DecayedPooling(nn.Module):
     """Events' outputs, their amounts, their values and the profile -> embedding_BKE, one a customer and as-of time.
 
-    The vector is three parts side by side: what dense layers make of all rates; amounts, linear in the raw units; and
-    what dense layers make of the values' rates. The R time constants and the units are data: `fit` sets them.
+    The vector is three parts side by side: what dense layers make of all rates; the plain rates of the amounts that
+    `model.amounts` names, untouched by training; and what dense layers make of how often each value came. The R time
+    constants and the units are data: `fit` sets them.
     """
 
     longest_days: Tensor
@@ -45,7 +50,9 @@ class DecayedPooling(nn.Module):
         self.scale = Scale(layout.numerical, scaling)
         num_numerical, num_constants = len(layout.numerical), len(TIME_CONSTANTS) + 1
         size = section.embedding_size
-        mixed, amounts, values = _part_sizes(size, num_numerical, self.values.size)
+        self.amounts = Amounts(section, layout)
+        mixed, plain, values = _part_sizes(size, self.amounts.size, self.values.size)
+        self.num_plain = plain
         self.register_buffer("longest_days", torch.tensor(91.0))
         self.register_buffer("mean_rate", torch.tensor(1.0))
         self.register_buffer("mean_absolute_N", torch.ones(num_numerical))
@@ -53,7 +60,6 @@ class DecayedPooling(nn.Module):
         self.summed = nn.Linear(section.width, NUM_SUMMED)
         self.gates = nn.Linear(section.width, NUM_GATES)
         num_amounts = num_constants * (1 + NUM_GATES) * num_numerical
-        self.amounts = nn.Linear(num_amounts, amounts) if amounts else None
         num_rates = num_constants * NUM_SUMMED + num_amounts + (num_constants + 1) * self.sources.size + 3
         num_rates += self.profile_vectors.size
         self.mixed = nn.Sequential(
@@ -65,8 +71,6 @@ class DecayedPooling(nn.Module):
         )
         of_values = [nn.Dropout(section.values_dropout), nn.Linear(2 * self.values.size, NUM_HIDDEN), nn.GELU()]
         self.of_values = nn.Sequential(*of_values, nn.Linear(NUM_HIDDEN, values)) if values else None
-        if self.amounts is not None:
-            _start_as_plain_amounts(self.amounts, num_numerical)
 
     @torch.no_grad()
     def fit(self, *, longest_days: float, mean_rate: float, mean_absolute_N: Tensor) -> None:
@@ -103,14 +107,24 @@ class DecayedPooling(nn.Module):
             self.profile_vectors(batch)[:, None].expand(-1, num_times, -1),
         ]
         embedded = [self.mixed(torch.cat(parts, dim=-1))]
-        if self.amounts is not None:
-            embedded.append(self.amounts(amounts_BKX.clamp(-LARGEST_RATE, LARGEST_RATE)))
+        if self.num_plain:
+            embedded.append(self._plain(amounts_BKX, tenure_BK1, constants_R))
         if self.of_values is not None:
-            rates_BKRT = torch.unflatten(rates_BJT, 1, (num_times, -1))
-            fading_BJT = rates_BKRT[:, :, [MONTH, EVER]].flatten(1, 2)
-            values_BJV = self.values.sums(self.values.entries(batch), fading_BJT)
-            embedded.append(self.of_values(values_BJV.log1p().reshape(num_customers, num_times, -1)))
+            windows_21 = torch.stack([constants_R[MONTH], self.longest_days])[:, None]
+            fading_BKRT = torch.unflatten(rates_BJT, 1, (num_times, -1))[:, :, [MONTH, EVER]]
+            counting_BJT = (fading_BKRT * self.mean_rate * windows_21).flatten(1, 2)
+            counts_BJV = self.values.sums(self.values.entries(batch), counting_BJT)
+            embedded.append(self.of_values(counts_BJV.log1p().reshape(num_customers, num_times, -1)))
         return torch.cat(embedded, dim=-1)
+
+    def _plain(self, amounts_BKX: Tensor, tenure_BK1: Tensor, constants_R: Tensor) -> Tensor:
+        """The amounts' own rates, in the raw unit; with a short tenure as if it were LEAST_TENURE."""
+        least_BK1 = tenure_BK1.clamp(min=LEAST_TENURE * self.longest_days)
+        calmed_BKR = torch.minimum(constants_R, tenure_BK1) / torch.minimum(constants_R, least_BK1)
+        rates_BKRX = torch.unflatten(amounts_BKX, -1, (len(constants_R), -1)) * calmed_BKR[..., None]
+        plain_BKRN = rates_BKRX[:, :, PLAIN][..., self.amounts.positions]
+        plain_BKX: Tensor = plain_BKRN.flatten(2)[..., : self.num_plain]
+        return plain_BKX.clamp(-LARGEST_RATE, LARGEST_RATE)
 
     def _since(self, batch: Batch, as_of_BK: Tensor, is_visible_BT: Tensor, sources_BTS: Tensor) -> Tensor:
         """Days since the newest visible event before each time: of all events, and of each source. [B, K, 1 + S]."""
@@ -136,19 +150,8 @@ def ages(batch: Batch, as_of_BK: Tensor, is_visible_BT: Tensor) -> tuple[Tensor,
     return torch.where(is_seen_BKT, age_BKT, 0.0), is_seen_BKT
 
 
-def _part_sizes(size: int, num_numerical: int, num_values: int) -> tuple[int, int, int]:
-    """How many numbers of a vector of `size` are mixed, amounts, and of values: about a half, an eighth, the rest."""
-    amounts = min(3 * num_numerical, size // 4)
+def _part_sizes(size: int, num_amounts: int, num_values: int) -> tuple[int, int, int]:
+    """How many numbers of a vector of `size` are mixed, plain rates (a quarter at most), and of values."""
+    amounts = min(len(PLAIN) * num_amounts, size // 4)
     values = size * 3 // 8 if num_values else 0
     return size - amounts - values, amounts, values
-
-
-@torch.no_grad()
-def _start_as_plain_amounts(amounts: nn.Linear, num_numerical: int) -> None:
-    """Before training moves them: the numericals' own rates over a month, a season and all time."""
-    nn.init.zeros_(amounts.weight)
-    nn.init.zeros_(amounts.bias)
-    channels = (1 + NUM_GATES) * num_numerical
-    for number in range(amounts.out_features):
-        constant = (MONTH, SEASON, EVER)[number // num_numerical]
-        amounts.weight[number, constant * channels + number % num_numerical] = 1.0

@@ -1,6 +1,6 @@
 """Heads that read from a customer's vector alone what the customer does next, within each of H horizons.
 
-Their columns, for each of S sources, N numericals and V values:
+Their columns, for each of S sources, N amounts and V values:
 
     any      [S, H]   log odds of at least one activity
     count    [S, H]   log1p of the number of activities
@@ -16,8 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout
-from caspr_spark.model.values import Sources, Values
+from caspr_spark.model.values import Amounts, Sources, Values
 
 HORIZONS = (1 / 13, 2 / 13, 4 / 13, 8 / 13, 1.0)
 """In longest horizons: 7, 14, 28, 56 and 91 days where that is 91."""
@@ -42,16 +43,16 @@ class FutureHeads(nn.Module):
     longest_days: Tensor
     deviation_NH: Tensor
 
-    def __init__(self, embedding_size: int, layout: Layout) -> None:
+    def __init__(self, section: ModelSection, layout: Layout) -> None:
         super().__init__()
         num_sources, num_horizons = Sources(layout).size, len(HORIZONS)
-        num_numerical, num_values = len(layout.numerical), Values(layout).size
-        of_sources, of_numericals = (num_sources, num_horizons), (num_numerical, num_horizons)
-        self.shapes = [of_sources, of_sources, of_numericals, of_numericals, (num_values,), (num_values,)]
+        num_amounts, num_values = Amounts(section, layout).size, Values(layout).size
+        of_sources, of_amounts = (num_sources, num_horizons), (num_amounts, num_horizons)
+        self.shapes = [of_sources, of_sources, of_amounts, of_amounts, (num_values,), (num_values,)]
         self.sizes = [math.prod(shape) for shape in self.shapes]
-        self.linear = nn.Linear(embedding_size, sum(self.sizes))
+        self.linear = nn.Linear(section.embedding_size, sum(self.sizes))
         self.register_buffer("longest_days", torch.tensor(91.0))
-        self.register_buffer("deviation_NH", torch.ones(of_numericals))
+        self.register_buffer("deviation_NH", torch.ones(of_amounts))
 
     @torch.no_grad()
     def fit(self, *, longest_days: float, deviation_NH: Tensor, start: Guesses) -> None:

@@ -26,7 +26,7 @@ class Network(nn.Module):
         objectives = section.objectives
         self.decoder = Decoder(section, self.encoder.event_vectors.size) if objectives.masked else None
         self.heads = Heads(section, layout) if objectives.masked else None
-        self.future = FutureHeads(section.embedding_size, layout) if objectives.future else None
+        self.future = FutureHeads(section, layout) if objectives.future else None
 
     def forward(self, batch: Batch, is_masked_BT: Tensor, sees_events_B: Tensor) -> Tensor:
         """decoded_MD of the masked events, in the order of `is_masked_BT`'s True places."""

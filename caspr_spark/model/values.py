@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from caspr_spark.config import ModelSection
+from caspr_spark.errors import CasprError
 from caspr_spark.manifest import Layout
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.features import set_slices
@@ -32,6 +34,17 @@ class Sources:
             return batch.is_real_BT[:, :, None].float()
         hot_BTS = functional.one_hot(batch.categorical_BTC[:, :, self.position], self.size).float()
         return hot_BTS * batch.is_real_BT[:, :, None]
+
+
+class Amounts:
+    """The numerical attributes whose sums are foretold and kept: those of `model.amounts`, or all of them."""
+
+    def __init__(self, section: ModelSection, layout: Layout) -> None:
+        names = layout.numerical if section.amounts is None else section.amounts
+        if unknown := [name for name in names if name not in layout.numerical]:
+            raise CasprError(f"model.amounts: no numerical attribute of an activity is called {', '.join(unknown)}")
+        self.positions = [layout.numerical.index(name) for name in names]
+        self.size = len(self.positions)
 
 
 class Entries(NamedTuple):

@@ -33,6 +33,7 @@ class Combined:
         self.future: DenseFuture | None = None
         if weights.future:
             self.future = DenseFuture(
+                job.model,
                 manifest.layout,
                 manifest.scaling,
                 as_of=manifest.as_of,
@@ -73,6 +74,6 @@ class Combined:
     def loss(self, sums_A: Tensor, counts_A: Tensor) -> float:
         """The weighted mean over the objectives that have anything to guess; 1.0 is the best constant guess."""
         of_parts = zip(self.parts, torch.split(sums_A, self.sizes), torch.split(counts_A, self.sizes), strict=True)
-        found = [(weight, list(part.by_name(sums, counts).values())) for (weight, part), sums, counts in of_parts]
-        known = [(weight, sum(ratios) / len(ratios)) for weight, ratios in found if ratios]
-        return sum(weight * mean for weight, mean in known) / sum(weight for weight, _ in known)
+        found = [(weight, part.weights(counts), sums) for (weight, part), sums, counts in of_parts]
+        known = [(weight, float((shares.double() * sums).sum())) for weight, shares, sums in found if shares.any()]
+        return sum(weight * loss for weight, loss in known) / sum(weight for weight, _ in known)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from caspr_spark.config import ModelSection
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
@@ -21,7 +22,7 @@ from caspr_spark.model.causal import CausalEncoder
 from caspr_spark.model.features import MICROSECONDS_A_DAY, Scale, signed_log
 from caspr_spark.model.future import HORIZONS, MIDDLE, Guesses
 from caspr_spark.model.network import Network
-from caspr_spark.model.values import Sources, Values
+from caspr_spark.model.values import Amounts, Sources, Values
 from caspr_spark.pretrain.objectives import AS_OF_TIMES, SMALLEST_CONSTANT_LOSS, hash_of, splitmix64, uniform
 from caspr_spark.pretrain.ranks import Ranks
 
@@ -35,6 +36,8 @@ FIT_CHUNKS = 512
 RAREST = 1e-4
 """Shares nearer to 0 or 1 than this are taken for this where log odds are started."""
 PARTS = ("any", "count", "amounts_log", "amounts_linear", "next_values", "new_values")
+PART_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 2.0, 2.0)
+"""Values weigh as much as all else: they are many, each is rare, and little is won over a constant guess."""
 
 
 class Times(NamedTuple):
@@ -53,7 +56,7 @@ class Future(NamedTuple):
 
     counts_BKSH: Tensor
     amounts_BKNH: Tensor
-    """Sums, in raw units; a single amount is cut as the model cuts it."""
+    """Sums of the N amounts, in raw units; a single amount is cut as the model cuts it."""
     has_next_BKV: Tensor
     """Whether the value occurs within the middle horizon."""
     is_new_BKV: Tensor
@@ -61,14 +64,15 @@ class Future(NamedTuple):
 
 
 class DenseFuture:
-    """An objective (see `Objective`) of six parts that weigh the same.
+    """An objective (see `Objective`) of six parts, each with its weight.
 
-    Its terms: any and count, one a source and horizon each; the sums of a numerical, as logarithm and linear, one a
+    Its terms: any and count, one a source and horizon each; the sums of an amount, as logarithm and linear, one a
     horizon each; the values that come next; those of them that are new to the customer.
     """
 
     def __init__(
         self,
+        model: ModelSection,
         layout: Layout,
         scaling: Mapping[str, Scaling],
         *,
@@ -81,12 +85,13 @@ class DenseFuture:
         self.end_us = round(as_of.timestamp() * 1_000_000)
         self.seed, self.num_times, self.longest_days = seed, num_times, longest_days
         self.sources, self.values = Sources(layout), Values(layout)
-        of_sources, of_numericals = self.sources.size * len(HORIZONS), len(layout.numerical) * len(HORIZONS)
-        self.sizes = [of_sources, of_sources, of_numericals, of_numericals, 1, 1]
+        self.amounts = Amounts(model, layout)
+        of_sources, of_amounts = self.sources.size * len(HORIZONS), self.amounts.size * len(HORIZONS)
+        self.sizes = [of_sources, of_sources, of_amounts, of_amounts, 1, 1]
         self.size = sum(self.sizes)
         self.horizons_us_H = torch.zeros(len(HORIZONS), dtype=torch.int64)
         self.first_us = self.end_us
-        self.deviation_NH = torch.ones(len(layout.numerical), len(HORIZONS))
+        self.deviation_NH = torch.ones(self.amounts.size, len(HORIZONS))
         self.constant_A = torch.ones(self.size, dtype=torch.float64)
         self.is_taught_A = torch.ones(self.size, dtype=torch.bool)
 
@@ -138,9 +143,14 @@ class DenseFuture:
     def weights(self, counts_A: Tensor) -> Tensor:
         is_used_A = self.is_taught_A & (counts_A > 0)
         num_used = [int(part.sum()) for part in torch.split(is_used_A, self.sizes)]
-        num_parts = max(1, sum(number > 0 for number in num_used))
-        of_part_A = torch.cat([torch.full((size,), max(1, n)) for size, n in zip(self.sizes, num_used, strict=True)])
-        return torch.where(is_used_A, 1.0 / (counts_A.clamp(min=1) * self.constant_A * of_part_A * num_parts), 0.0)
+        shares = [weight if number else 0.0 for weight, number in zip(PART_WEIGHTS, num_used, strict=True)]
+        of_term_A = torch.cat(
+            [
+                torch.full((size,), share / max(1, number) / max(1.0, sum(shares)), dtype=torch.float64)
+                for size, share, number in zip(self.sizes, shares, num_used, strict=True)
+            ]
+        )
+        return torch.where(is_used_A, of_term_A / (counts_A.clamp(min=1) * self.constant_A), 0.0)
 
     def by_name(self, sums_A: Tensor, counts_A: Tensor) -> dict[str, float]:
         ratio_A = sums_A.double() / counts_A.clamp(min=1) / self.constant_A
@@ -163,7 +173,7 @@ class DenseFuture:
         before_BKT = (after_BKT < 0) & batch.is_real_BT[:, None]
         return Future(
             summed(self.sources.one_hot(batch)),
-            summed(self.scale.cut(batch.numerical_BTN)),
+            summed(self.scale.cut(batch.numerical_BTN)[..., self.amounts.positions]),
             self.values.sums(entries, is_within_BKHT[:, :, MIDDLE].float()) > 0,
             ~(self.values.sums(entries, before_BKT.float()) > 0) & self.values.is_value_V,
         )

@@ -9,7 +9,7 @@ from caspr_spark.config import ModelSection, PretrainSection
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import SequenceManifest
 
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 """Raise it when a change of the code gives other weights from the same inputs."""
 NO_EFFECT = ("launcher", "threads", "timeout_seconds", "own_heads")
 """Settings that move a weight by rounding at most: a change of them is no reason to train again."""

@@ -47,7 +47,7 @@ class Objective(Protocol):
         """[A] such that (weights * sums).sum() is the loss of these counts; `counts_A` is that of all workers."""
 
     def by_name(self, sums_A: Tensor, counts_A: Tensor) -> dict[str, float]:
-        """What the user is told: part of the objective -> loss / constant loss; their mean is the loss."""
+        """What the user is told: part of the objective -> loss / constant loss."""
 
 
 def _signed(number: int) -> int:

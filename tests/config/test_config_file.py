@@ -128,6 +128,7 @@ evaluate:
     next: {kind: next_values, source: a, attribute: hour, active_days: 5, horizon_days: 5, money: hour}
 report: {money: revenue}
 pretrain: {num_workers: 2}
+model: {amounts: [hour, b, revenue]}
 """
     )
 
@@ -141,6 +142,8 @@ pretrain: {num_workers: 2}
         "shop.yaml: evaluate.tasks.call.event: no source 'calls'; there are a, b",
         "shop.yaml: evaluate.tasks.next.attribute: 'hour' is no categorical or set attribute of source 'a'",
         "shop.yaml: report.money: 'revenue' is no numerical event attribute",
+        "shop.yaml: model.amounts: 'b' is no numerical event attribute",
+        "shop.yaml: model.amounts: 'revenue' is no numerical event attribute",
         "shop.yaml: pretrain.num_workers: launcher single is one process; choose another launcher",
     ]
 

@@ -170,6 +170,7 @@ def model_section(**changes: Any) -> ModelSection:
         "event_dropout": 0.0,
         "values_dropout": 0.0,
         "pooling": "attention",
+        "amounts": None,
         "memory_dropout": 0.5,
     }
     return ModelSection.model_validate(small | changes)

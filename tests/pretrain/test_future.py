@@ -13,7 +13,7 @@ from caspr_spark.model.batch import Batch, batch_of
 from caspr_spark.model.causal import CausalEncoder
 from caspr_spark.model.future import HORIZONS, MIDDLE
 from caspr_spark.model.network import Network
-from caspr_spark.pretrain.future import FIT_EPOCH, PARTS, DenseFuture
+from caspr_spark.pretrain.future import FIT_EPOCH, PART_WEIGHTS, PARTS, DenseFuture
 from caspr_spark.pretrain.ranks import SingleRank
 from tests.pretrain.planted import (
     AS_OF,
@@ -49,7 +49,8 @@ def network_of(**changes: Any) -> Network:
 
 def objective_of(network: Network, rows: Rows = ROWS, **changes: Any) -> DenseFuture:
     settings = {"as_of": AS_OF, "seed": 7, "num_times": 3, "longest_days": LONGEST_DAYS} | changes
-    objective = DenseFuture(LAYOUT, planted_scaling(ROWS, LAYOUT), **settings)
+    model = settings.pop("model", model_section(**FUTURE))
+    objective = DenseFuture(model, LAYOUT, planted_scaling(ROWS, LAYOUT), **settings)
     objective.fit(network, lambda: iter([batch(rows)]), SingleRank())
     return objective
 
@@ -203,7 +204,7 @@ def test_losses_are_those_of_a_slow_count() -> None:
     by_name = objective.by_name(sums_A, counts_A)
     assert list(by_name) == list(PARTS)
     loss = (objective.weights(counts_A) * sums_A).sum().item()
-    assert loss == pytest.approx(np.mean(list(by_name.values())), rel=1e-6)
+    assert loss == pytest.approx(np.average(list(by_name.values()), weights=PART_WEIGHTS), rel=1e-6)
 
 
 def test_the_first_guesses_are_as_good_as_a_constant() -> None:
@@ -254,13 +255,13 @@ def test_a_history_too_short_to_look_ahead_is_said() -> None:
         objective_of(network_of(), longest_days=365.0)
 
 
-def test_amounts_start_as_rates_in_the_raw_unit() -> None:
-    """One customer, two events of 10 and 20, 5 and 1 days before as_of; a month is 8 days, a tenure of 5 is known."""
-    network = network_of()
+@pytest.mark.parametrize("amounts", [None, ["refund", "amount"], ["refund"]])
+def test_amounts_stand_in_the_vector_as_plain_rates(amounts: list[str] | None) -> None:
+    """One customer, two events of 10 and 20, 5 and 1 days before as_of; a tenure of 5 days counts as a month of 8."""
+    network = network_of(amounts=amounts)
     assert isinstance(network.encoder, CausalEncoder)
     decayed = network.encoder.decayed
     assert decayed is not None
-    assert decayed.amounts is not None
     decayed.fit(longest_days=26.0, mean_rate=0.5, mean_absolute_N=torch.tensor([4.0, 1.0]))
     one = {name: values[:1].copy() for name, values in ROWS.items()}
     one["num_events"][:] = 2
@@ -268,9 +269,30 @@ def test_amounts_start_as_rates_in_the_raw_unit() -> None:
     one["numerical"].reshape(1, -1, 2)[0, :2] = [[10.0, np.nan], [20.0, -3.0]]
     with torch.inference_mode():
         vector = network.encoder(batch_of(one, LAYOUT, AS_OF_US)).embedding_BE[0]
-    amounts = vector[decayed.mixed[-1].out_features :][: decayed.amounts.out_features]
+    plain = vector[decayed.mixed[-1].out_features :][: decayed.num_plain]
 
-    month = (10 * math.exp(-5 / 8) + 20 * math.exp(-1 / 8)) / (5 * 0.5 * 4)
-    assert amounts[0].item() == pytest.approx(month, rel=1e-5)
-    assert amounts[1].item() == pytest.approx(-3 * math.exp(-1 / 8) / (5 * 0.5), rel=1e-5)
-    assert amounts[4].item() == pytest.approx(30 / (5 * 0.5 * 4), rel=1e-5)
+    def rates(constant: float) -> dict[str, float]:
+        amount = 10 * math.exp(-5 / constant) + 20 * math.exp(-1 / constant)
+        covered = min(8, constant) * 0.5
+        return {"amount": amount / covered / 4, "refund": -3 * math.exp(-1 / constant) / covered}
+
+    constants = (120 / 91 * 26, 1e9, 8, 16, 4, 2, 6 / 7)
+    expected = [rates(constant)[name] for constant in constants for name in amounts or ("amount", "refund")]
+    assert len(plain) == 6  # a quarter of 24
+    assert plain.tolist() == pytest.approx(expected[:6], rel=1e-5)
+
+
+def test_an_amount_that_is_none_is_named() -> None:
+    with pytest.raises(CasprError, match="no numerical attribute of an activity is called price"):
+        network_of(amounts=["amount", "price"])
+
+
+def test_what_is_foretold_are_the_amounts_that_are_named() -> None:
+    network = network_of(amounts=["refund"])
+    objective = objective_of(network, model=model_section(**FUTURE, amounts=["refund"]))
+    drawn = objective.draw(batch(), epoch=1)
+    both = objective_of(network_of()).future(batch(), drawn).amounts_BKNH
+    assert torch.equal(objective.future(batch(), drawn).amounts_BKNH, both[:, :, 1:])
+    assert network.future is not None
+    assert network.future.deviation_NH.shape == (1, 5)
+    assert len(objective.by_name(objective.sums(network, batch(), drawn), objective.counts(batch(), drawn))) == 6
