@@ -5,7 +5,7 @@ itself has its value in conf/base.yaml, not here. `config_file.py` reads, merges
 """
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 from pydantic import (
@@ -26,6 +26,16 @@ Positive = Annotated[int, Field(gt=0)]
 OnFail = Literal["stop", "warn"]
 Format = Literal["csv", "json", "parquet", "delta", "table", "jdbc"]
 Aggregate = Literal["sum", "count", "min", "max", "mean", "distinct", "most_frequent"]
+
+
+def overlaid(below: Any, above: Any) -> Any:
+    """Mappings are merged key by key; of anything else `above` wins."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {
+            key: overlaid(below[key], above[key]) if key in below and key in above else above.get(key, below.get(key))
+            for key in [*below, *(key for key in above if key not in below)]
+        }
+    return above
 
 
 def known_zone(zone: str) -> str:
@@ -522,6 +532,18 @@ class Task(Section):
         return self
 
 
+class Recipe(Section):
+    """Another encoder that is trained on the same sequences and scored beside the model: the paper's, for instance."""
+
+    model: dict[str, Any] = {}
+    """Settings in place of those of the section `model`, merged key by key."""
+    pretrain: dict[str, Any] = {}
+    """The same, of the section `pretrain`."""
+    seeds: list[int] = []
+    """In place of `seed`. Several: an encoder each; their vectors side by side, as `model.embedding_size` principal
+    components."""
+
+
 class EvaluateSection(Section):
     """Stage evaluate: the embedding against hand-made features."""
 
@@ -535,6 +557,8 @@ class EvaluateSection(Section):
     """Numbers of labelled customers of the learning curve, with the linear head; none: no curve."""
     ablations: bool
     """Whether vectors of sequences with something taken out are scored as well, with the linear head."""
+    recipes: dict[Name, Recipe]
+    """Arm -> what is trained and scored beside the model, with the linear head."""
 
 
 class ReportSection(Section):
@@ -579,6 +603,14 @@ class Config(Section):
     evaluate: EvaluateSection
     report: ReportSection
     spark: SparkSection
+
+    def with_recipe(self, recipe: Recipe, *, seed: int) -> "Config":
+        """This configuration with the recipe's settings. Raises ValidationError where they do not fit together."""
+        changed = {
+            "model": ModelSection.model_validate(overlaid(self.model.model_dump(), recipe.model)),
+            "pretrain": PretrainSection.model_validate(overlaid(self.pretrain.model_dump(), recipe.pretrain)),
+        }
+        return self.model_copy(update={**changed, "seed": seed})
 
     @property
     def activity_tables(self) -> dict[str, Source | Profile]:

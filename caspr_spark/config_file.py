@@ -10,12 +10,14 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from caspr_spark.config import Config
+from caspr_spark.config import Config, Recipe, overlaid
 from caspr_spark.errors import ConfigError
 
 Key = tuple[str, ...]
 _BASE = "conf/base.yaml"
 _MAX_BYTES = 1_000_000
+_ARMS = {"rule", "rfm", "embedding", "both", "fused", "ease", "customers"}
+"""Of the evaluation; a recipe is an arm of its own."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -52,7 +54,7 @@ def load_config(paths: Sequence[str | Path]) -> Config:
     layers = [(_BASE, _parse(_BASE, base)), *((str(path), _parse(str(path), _read(Path(path)))) for path in paths)]
     merged: dict[str, Any] = {}
     for _, content in layers:
-        merged = _overlaid(merged, content)
+        merged = overlaid(merged, content)
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
@@ -83,15 +85,6 @@ def _parse(name: str, text: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{name}: expected a mapping of sections, found a {type(content).__name__}")
     return content
-
-
-def _overlaid(below: Any, above: Any) -> Any:
-    if isinstance(below, dict) and isinstance(above, dict):
-        return {
-            key: _overlaid(below[key], above[key]) if key in below and key in above else above.get(key, below.get(key))
-            for key in [*below, *(key for key in above if key not in below)]
-        }
-    return above
 
 
 def _owner(layers: list[tuple[str, dict[str, Any]]], key: Key) -> str:
@@ -206,8 +199,25 @@ def _contradictions(config: Config) -> list[tuple[Key, str]]:
     for name in config.model.amounts or ():
         if name not in attributes or attributes[name].kind != "numerical":
             problems.append((("model", "amounts"), f"'{name}' is no numerical event attribute"))
+    for name, recipe in config.evaluate.recipes.items():
+        problems += _of_recipe(config, name, recipe)
     if not config.sources:
         problems.append((("sources",), "no source is declared; give --config with your tables"))
     if config.pretrain.launcher == "single" and config.pretrain.num_workers > 1:
         problems.append((("pretrain", "num_workers"), "launcher single is one process; choose another launcher"))
     return problems
+
+
+def _of_recipe(config: Config, name: str, recipe: Recipe) -> list[tuple[Key, str]]:
+    """What is wrong with a recipe once it is laid over the sections."""
+    key = ("evaluate", "recipes", name)
+    if name in _ARMS:
+        return [(key, f"'{name}' is an arm already; choose another name")]
+    try:
+        config.with_recipe(recipe, seed=config.seed)
+    except ValidationError as error:
+        return [
+            ((*key, *map(str, details["loc"])), re.sub(r"^Value error, ", "", details["msg"]))
+            for details in error.errors()
+        ]
+    return []

@@ -1,16 +1,17 @@
-"""`make bench-quality`: what the vectors are worth, one JSON line a task, metric, arm and head.
+"""`make bench-quality`: what the vectors are worth, one JSON line a task, metric, arm and head; and a page of tables.
 
     python -m jobs.bench_quality --quick --root data/bench_quality
 
 Each data set is built from scratch at each of its cuts, every cut below a root of its own, with the default recipe: the
 model sees nothing at or after the cut, the labels begin at it. The bank is simulated, SYNTHETIC. A cut that was built
-and scored from the same inputs is not made again.
+and scored from the same inputs is not made again. The page is <root>/whole/quality.md, or <root>/quick/quality.md.
 """
 
 import json
 import math
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -22,12 +23,16 @@ import typer
 
 import conf
 from caspr_spark.aliases import champion_of
-from caspr_spark.config import Config
+from caspr_spark.config import Config, overlaid
 from caspr_spark.config_file import load_config
+from caspr_spark.evaluate.experiment import EMBEDDING
 from caspr_spark.evaluate.significance import score_table
+from caspr_spark.registry import checkpoint_folder, training_seconds
 from caspr_spark.session import spark_session
+from jobs.quality_page import write_quality_page
 from pipelines.evaluate_embeddings import task_score_table
 from pipelines.full_build import full_build
+from pipelines.recipe_vectors import trained_recipe
 from pipelines.simulate_bank import simulate_bank
 from pipelines.summary import Summary
 
@@ -46,21 +51,32 @@ class Dataset(StrEnum):
 class Plan:
     """How much is done."""
 
+    name: str
+    """Of the folder that everything lies in."""
     cuts: dict[Dataset, list[datetime]]
     changes: dict[str, dict[str, Any]]
     """Section of the configuration -> settings in place of its own."""
 
 
+RECIPES: dict[str, Any] = {
+    "masked": {"model": {"objectives": {"future": 0.0, "masked": 1.0}, "encoder": "caspr", "pooling": "attention"}},
+    "no_mixer": {"model": {"encoder": "none"}},
+    "three_seeds": {"seeds": [1, 2, 3]},
+}
+"""The objective of the CASPR paper with its encoder; the default without a transformer; three of the default."""
+
 WHOLE = Plan(
+    name="whole",
     cuts={
         Dataset.complete_journey: [datetime(2017, 7, 3, tzinfo=UTC), datetime(2017, 10, 2, tzinfo=UTC)],
         Dataset.bank: [datetime(2024, 3, 1, tzinfo=UTC)],
     },
-    changes={"evaluate": {"label_counts": [50, 100, 200, 500, 1000], "ablations": True}},
+    changes={"evaluate": {"label_counts": [50, 100, 200, 500, 1000], "ablations": True, "recipes": RECIPES}},
 )
 QUICK = Plan(
+    name="quick",
     cuts={Dataset.complete_journey: [datetime(2017, 10, 2, tzinfo=UTC)]},
-    changes={"pretrain": {"max_epochs": 4}, "evaluate": {"num_splits": 5, "ablations": True}},
+    changes={"pretrain": {"max_epochs": 4}, "evaluate": {"num_splits": 5, "label_counts": [100]}},
 )
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -78,11 +94,23 @@ def bench_quality(
     chosen = dataset or list(plan.cuts)
     cuts = [(name, cut) for name in chosen for cut in plan.cuts.get(name, [])]
     if one:
-        _score(Dataset(chosen[0]), datetime.fromisoformat(one), plan, root / ("quick" if quick else "whole"))
+        _score(Dataset(chosen[0]), datetime.fromisoformat(one), plan, root / plan.name)
         return
+    began, lines = time.monotonic(), list[dict[str, Any]]()
     for name, cut in cuts:  # each in a process of its own, so that none inherits another's session
         options = ["--dataset", name, "--root", str(root), "--one", cut.isoformat(), *(["--quick"] if quick else [])]
-        subprocess.run([sys.executable, "-m", "jobs.bench_quality", *options], check=True)
+        command = [sys.executable, "-m", "jobs.bench_quality", *options]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                lines.append(json.loads(line))
+        if process.returncode:
+            raise typer.Exit(process.returncode)
+    by_kind = {kind: [line for line in lines if line["bench"] == kind] for kind in ("quality", "quality_cost")}
+    minutes = (time.monotonic() - began) / 60
+    page = write_quality_page(by_kind["quality"], by_kind["quality_cost"], root / plan.name, minutes=minutes)
+    print(f"{page}: {minutes:.1f} minutes", file=sys.stderr)
 
 
 def _score(name: Dataset, cut: datetime, plan: Plan, root: Path) -> None:
@@ -105,6 +133,8 @@ def _score(name: Dataset, cut: datetime, plan: Plan, root: Path) -> None:
         scores = task_score_table(spark, config, cut, version)
         for line in quality_lines(score_table(scores), dataset=name, cut=cut, model_version=version):
             print(json.dumps(line | {"splits": config.evaluate.num_splits}), flush=True)
+        for line in cost_lines(config, dataset=name, cut=cut, model_version=version):
+            print(json.dumps(line), flush=True)
     finally:
         spark.stop()
 
@@ -122,10 +152,19 @@ def quality_lines(table: pd.DataFrame, *, dataset: str, cut: datetime, model_ver
     return lines
 
 
+def cost_lines(config: Config, *, dataset: str, cut: datetime, model_version: str) -> list[dict[str, Any]]:
+    """What the training of the model and of each recipe took, as JSON objects."""
+    about = {"bench": "quality_cost", "dataset": str(dataset), "cut": f"{cut:%Y-%m-%d}"}
+    seconds = {EMBEDDING: training_seconds(checkpoint_folder(config.root, model_version))}
+    seconds |= {name: trained_recipe(config, cut, one).seconds for name, one in config.evaluate.recipes.items()}
+    return [{**about, "recipe": name, "training_seconds": round(taken, 1)} for name, taken in seconds.items()]
+
+
 def _config(name: Dataset, plan: Plan, folder: Path) -> Config:
     config = load_config([CONF / f"{name}.yaml"])
     changed: dict[str, Any] = {
-        section: getattr(config, section).model_copy(update=settings) for section, settings in plan.changes.items()
+        section: (now := getattr(config, section)).__class__.model_validate(overlaid(now.model_dump(), settings))
+        for section, settings in plan.changes.items()
     }
     if name is Dataset.bank:
         raw = str(folder / "raw")

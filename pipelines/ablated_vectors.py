@@ -1,53 +1,33 @@
 """Vectors of the same customers and model with something taken out: further arms of the evaluation."""
 
-from datetime import datetime
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark.config import Config
-from caspr_spark.errors import CasprError
 from caspr_spark.evaluate.heads import Array
-from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.model.ablations import evenly_spaced, newest, shuffled, untrained, without_source
-from caspr_spark.model.batch import columns_of, known_columns
-from caspr_spark.model.checkpoint import load_checkpoint
+from caspr_spark.model.batch import Columns
+from caspr_spark.model.checkpoint import Checkpoint
 from caspr_spark.model.scoring import encode, network_of
 from caspr_spark.model.values import SOURCE
-from caspr_spark.registry import checkpoint_folder
 from caspr_spark.tables import read_table
+from pipelines.stored_sequences import StoredSequences
 from schemas.vocabulary import VOCABULARY
 
 LENGTHS = (16, 64)
 
 
 def ablated_vectors(
-    spark: SparkSession, config: Config, cut: datetime, *, model_version: str, customers: list[str]
+    spark: SparkSession, config: Config, checkpoint: Checkpoint, stored: StoredSequences
 ) -> dict[str, Array]:
-    """Arm -> vectors of `customers` as of the cut, in their order; zeros for one of whom nothing is left.
+    """Arm -> vectors of the customers of `stored`, in their order; zeros for one of whom nothing is left.
 
-    order_shuffled, time_removed, newest_16, newest_64, without_<source> and random_weights, from the sequences of the
-    cut, in the memory of the driver. Raises CasprError where these are of a refresh, which holds some customers only.
+    order_shuffled, time_removed, newest_16, newest_64, without_<source> and random_weights.
     """
-    folder = sequences_folder(config.root, cut)
-    manifest = read_manifest(folder)
-    if manifest.kind == "refresh":
-        raise CasprError(
-            f"evaluate.ablations: the sequences as of {cut.isoformat()} are of a refresh and hold some customers only; "
-            "run build_sequences for this as_of, or set evaluate.ablations to false"
-        )
-    checkpoint = load_checkpoint(checkpoint_folder(config.root, model_version))
-    layout, as_of_us = checkpoint.model.layout, round(cut.timestamp() * 1_000_000)
-    names = ["customer_id", *columns_of(layout)]
-    stored = pd.concat([pq.read_table(folder / file.path, columns=names).to_pandas() for file in manifest.files])
-    stored = stored.set_index("customer_id").loc[customers]
-    columns = known_columns({name: _stacked(stored[name]) for name in columns_of(layout)}, layout)
-
+    layout, (columns, as_of_us) = checkpoint.model.layout, stored
     kinds: dict[str, dict[str, Any]] = {
         "order_shuffled": shuffled(columns, layout, seed=config.seed),
         "time_removed": evenly_spaced(columns, layout, as_of_us=as_of_us),
@@ -62,7 +42,7 @@ def ablated_vectors(
     return found | {"random_weights": _encoded(random, columns, layout, as_of_us)}
 
 
-def _encoded(encoder: Any, columns: dict[str, NDArray[Any]], layout: Any, as_of_us: int) -> Array:
+def _encoded(encoder: Any, columns: Columns, layout: Any, as_of_us: int) -> Array:
     """float64 [B, E]; zeros where no event is left."""
     has_events_B = np.asarray(columns["num_events"]).reshape(-1) > 0
     vectors = np.zeros((len(has_events_B), encoder.embedding_size))
@@ -75,7 +55,3 @@ def _encoded(encoder: Any, columns: dict[str, NDArray[Any]], layout: Any, as_of_
 def _source_ids(spark: SparkSession, config: Config) -> dict[str, int]:
     rows = read_table(spark, VOCABULARY, config.root).where(F.col("attribute") == SOURCE).collect()
     return {row["value"]: row["id"] for row in rows}
-
-
-def _stacked(values: "pd.Series[Any]") -> NDArray[Any]:
-    return np.stack(values.to_list()) if values.dtype == object else values.to_numpy()

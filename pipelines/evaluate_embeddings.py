@@ -23,11 +23,14 @@ from caspr_spark.evaluate.tasks import newest_event_time, refuse_leaks, task_lab
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.metrics import replace_rows
+from caspr_spark.model.checkpoint import load_checkpoint
 from caspr_spark.registry import checkpoint_folder, read_card, read_model, write_card
 from caspr_spark.tables import create_table, last_commit_notes, read_table
 from pipelines.ablated_vectors import ablated_vectors
 from pipelines.contracts import event_contract
 from pipelines.monitor_embeddings import published_run
+from pipelines.recipe_vectors import recipe_vectors
+from pipelines.stored_sequences import stored_sequences
 from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
 from schemas.task_scores import TASK_SCORES
@@ -158,9 +161,12 @@ def _outcome(
     hand_made = customers.drop(columns=["customer_id", "label", "rule", "embedding"]).to_numpy(dtype=float)
     vectors = np.vstack(customers["embedding"].to_list()).astype(float)
     features: dict[str, Array] = {RFM: hand_made, EMBEDDING: vectors}
-    if config.evaluate.ablations:
+    if config.evaluate.ablations or config.evaluate.recipes:
+        checkpoint = load_checkpoint(checkpoint_folder(config.root, model_version))
         asked = customers["customer_id"].to_list()
-        features |= ablated_vectors(spark, config, cut, model_version=model_version, customers=asked)
+        stored = stored_sequences(config, cut, customers=asked, layout=checkpoint.model.layout)
+        features |= ablated_vectors(spark, config, checkpoint, stored) if config.evaluate.ablations else {}
+        features |= recipe_vectors(config, cut, stored)
     how: dict[str, Any] = config.evaluate.model_dump(include={"num_splits", "test_share", "validation_share"})
     how["seed"] = config.seed
     if task.kind == _NEXT_VALUES:

@@ -182,6 +182,54 @@ def roc_curves(curves: Mapping[str, Sequence[float]], *, auroc: Mapping[str, flo
         return _svg(figure)
 
 
+def score_differences(found: pd.DataFrame) -> str:
+    """task, metric, arm, advantage, error (how much better than hand-made features) -> a panel a task and metric.
+
+    Bars are one standard error to either side.
+    """
+    colours = {"embedding": ORANGE, "both": GREEN, "fused": BLUE}
+    panels = list(found.groupby(["task", "metric"], sort=False))
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    with _figure(height=0.35 + 1.45 * rows) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis, ((task, metric), of_panel) in zip(axes, panels, strict=False):
+            for place, row in enumerate(of_panel.itertuples()):
+                colour = colours.get(str(row.arm), PURPLE)
+                axis.errorbar(row.advantage, -place, xerr=row.error, color=colour, marker="o", capsize=3)
+            axis.axvline(0, color=INK, linewidth=1)
+            axis.set_yticks([-place for place in range(len(of_panel))], of_panel["arm"])
+            axis.set_ylim(0.6 - len(of_panel), 0.6)
+            axis.set_title(f"{task}: {metric}")
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=5))
+            axis.grid(axis="x")
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
+        figure.supxlabel("better than hand-made features by", fontsize=9.5)
+        return _svg(figure)
+
+
+def learning_curves(found: pd.DataFrame) -> str:
+    """task, metric, arm, labels (inf: all), mean, error -> a panel a task and metric, a line an arm."""
+    colours = {"rfm": INK, "embedding": ORANGE, "fused": BLUE}
+    panels = list(found.groupby(["task", "metric"], sort=False))
+    with _figure(height=3.1) as figure:
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axis, ((task, metric), of_panel) in zip(axes, panels, strict=True):
+            counts = sorted(of_panel["labels"].unique())
+            places = {count: place for place, count in enumerate(counts)}
+            for offset, (arm, colour) in enumerate(colours.items()):
+                line = of_panel[of_panel["arm"] == arm].sort_values("labels")
+                x = [places[count] + 0.08 * (offset - 1) for count in line["labels"]]
+                axis.errorbar(x, line["mean"], yerr=line["error"], color=colour, marker=".", capsize=2, label=arm)
+            axis.set_xticks(range(len(counts)), ["all" if np.isinf(count) else f"{count:,.0f}" for count in counts])
+            axis.set_title(f"{task}: {metric}")
+            axis.set_xlabel("labelled customers")
+            axis.grid(axis="y")
+        axes[0].legend()
+        return _svg(figure)
+
+
 def drift_histogram(found_B: NDArray[np.float64], usual_B: NDArray[np.float64] | None) -> str:
     """Customers by bin of the distance to their older vector, and how many the baseline has there, if there is one."""
     edges = np.concatenate([DISTANCE_EDGES[:1] / 10 ** (1 / DISTANCE_BINS_A_DECADE), DISTANCE_EDGES, [2.0]])

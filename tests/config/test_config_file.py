@@ -163,6 +163,19 @@ def test_a_task_names_what_its_kind_asks_for_and_nothing_else(write: Write) -> N
     assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.a': {found}"]
 
 
+def test_a_recipe_must_fit_into_the_sections_that_it_changes(write: Write) -> None:
+    overlay = write(
+        "evaluate: {recipes: {rfm: {}, wide: {model: {width: 50}}, typo: {pretrain: {max_epoch: 3}},"
+        " masked: {model: {objectives: {future: 0.0, masked: 1.0}, encoder: caspr, pooling: attention}}}}"
+    )
+    found = [problem for problem in problems(overlay)[1:] if "recipes" in problem]
+    assert found == [
+        "shop.yaml: evaluate.recipes.rfm: 'rfm' is an arm already; choose another name",
+        "shop.yaml: evaluate.recipes.wide: 'width' 50 is not a multiple of 'num_heads' 4",
+        "shop.yaml: evaluate.recipes.typo.max_epoch: Extra inputs are not permitted",
+    ]
+
+
 def test_no_source_is_a_mistake(write: Write) -> None:
     assert problems()[1:] == ["conf/base.yaml: sources: no source is declared; give --config with your tables"]
 

@@ -1,0 +1,64 @@
+"""Vectors of other recipes, trained on the same sequences as the model: further arms of the evaluation."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from caspr_spark.config import Config, Recipe
+from caspr_spark.evaluate.heads import Array
+from caspr_spark.manifest import sequences_folder
+from caspr_spark.model.scoring import load_encoder
+from caspr_spark.pretrain.launch import pretrain
+from caspr_spark.registry import checkpoint_folder, training_seconds
+from pipelines.stored_sequences import StoredSequences
+
+RECIPES = "recipes"
+"""<root>/recipes/checkpoints/: encoders that are scored and nothing else; they have no alias and publish nothing."""
+
+
+class Trained(NamedTuple):
+    """The encoders of a recipe."""
+
+    folders: list[Path]
+    """One a seed."""
+    seconds: float
+    """That their trainings took, together, when they ran."""
+
+
+def trained_recipe(config: Config, cut: datetime, recipe: Recipe) -> Trained:
+    """Train a recipe on the sequences as of the cut, but for what was trained before. Errors are those of pretrain."""
+    root, folders = Path(config.root) / RECIPES, []
+    for seed in recipe.seeds or [config.seed]:
+        changed = config.with_recipe(recipe, seed=seed)
+        version = pretrain(
+            sequences_folder(config.root, cut),
+            model=changed.model,
+            pretrain=changed.pretrain,
+            seed=seed,
+            root=root,
+            progress=None,
+        )
+        folders.append(checkpoint_folder(root, version))
+    return Trained(folders, sum(map(training_seconds, folders)))
+
+
+def recipe_vectors(config: Config, cut: datetime, stored: StoredSequences) -> dict[str, Array]:
+    """Arm -> float64 [C, E], as of the cut, of the customers of `stored`, in their order."""
+    found = {}
+    for arm, recipe in config.evaluate.recipes.items():
+        encoders = [load_encoder(folder) for folder in trained_recipe(config, cut, recipe).folders]
+        found[arm] = reduced([encoder.encode(stored.columns, stored.as_of_us).astype(float) for encoder in encoders])
+    return found
+
+
+def reduced(vectors: list[Array]) -> Array:
+    """Several vectors of each customer -> their principal components, as many as one of them has numbers."""
+    if len(vectors) == 1:
+        return vectors[0]
+    together = StandardScaler().fit_transform(np.hstack(vectors))
+    components: Array = PCA(min(vectors[0].shape[1], len(together)), random_state=0).fit_transform(together)
+    return components

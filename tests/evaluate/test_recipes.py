@@ -1,0 +1,100 @@
+"""Other recipes beside the model: trained once on the same sequences, an arm each, and no model of the root."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caspr_spark.config import Config, EvaluateSection
+from caspr_spark.errors import CasprError
+from caspr_spark.manifest import read_manifest, sequences_folder, write_manifest
+from caspr_spark.model.scoring import load_encoder
+from caspr_spark.registry import kept_models
+from pipelines.recipe_vectors import RECIPES, recipe_vectors, reduced, trained_recipe
+from pipelines.stored_sequences import StoredSequences, stored_sequences
+from tests.embed.planted_root import planted_root
+from tests.finetune.labelled import config_of
+from tests.pretrain.planted import AS_OF, AS_OF_US, FilePlan, model_section
+
+PLANS = [FilePlan("training", (60,)), FilePlan("validation", (20,))]
+CUSTOMERS = [f"c{number}" for number in (7, 3, 61, 20)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return planted_root(tmp_path_factory.mktemp("recipes") / "root", PLANS)
+
+
+def config_with(root: Path, recipes: dict[str, Any]) -> Config:
+    config = config_of(root).model_copy(update={"model": model_section()})
+    evaluate = EvaluateSection.model_validate(config.evaluate.model_dump() | {"recipes": recipes})
+    return config.model_copy(update={"evaluate": evaluate})
+
+
+def stored_of(config: Config) -> StoredSequences:
+    layout = read_manifest(sequences_folder(config.root, AS_OF)).layout
+    return stored_sequences(config, AS_OF, customers=CUSTOMERS, layout=layout)
+
+
+def test_a_recipe_is_trained_with_its_settings_and_is_no_model_of_the_root(root: Path) -> None:
+    models = kept_models(root)
+    config = config_with(root, {"mean": {"model": {"pooling": "mean"}, "pretrain": {"max_epochs": 1}}})
+
+    trained = trained_recipe(config, AS_OF, config.evaluate.recipes["mean"])
+    (folder,) = trained.folders
+    encoder = load_encoder(folder)
+    vectors = recipe_vectors(config, AS_OF, stored_of(config))["mean"]
+
+    assert encoder.manifest_requirements.section.pooling == "mean"
+    assert encoder.manifest_requirements.section.width == config.model.width
+    assert folder.is_relative_to(root / RECIPES)
+    assert trained.seconds > 0
+    assert kept_models(root) == models
+    assert vectors.shape == (len(CUSTOMERS), config.model.embedding_size)
+
+
+def test_the_same_recipe_is_not_trained_again(root: Path) -> None:
+    config = config_with(root, {"short": {"pretrain": {"max_epochs": 1}}})
+    first = trained_recipe(config, AS_OF, config.evaluate.recipes["short"])
+    assert trained_recipe(config, AS_OF, config.evaluate.recipes["short"]) == first
+
+
+def test_vectors_are_of_the_customers_that_are_asked_about_in_their_order(root: Path) -> None:
+    config = config_with(root, {"short": {"pretrain": {"max_epochs": 1}}})
+    stored = stored_of(config)
+    (folder,) = trained_recipe(config, AS_OF, config.evaluate.recipes["short"]).folders
+    encoder = load_encoder(folder)
+    layout = read_manifest(sequences_folder(root, AS_OF)).layout
+    alone = [stored_sequences(config, AS_OF, customers=[one], layout=layout) for one in CUSTOMERS]
+    expected = np.vstack([encoder.encode(one.columns, AS_OF_US) for one in alone])
+    found = recipe_vectors(config, AS_OF, stored)["short"]
+    assert np.allclose(found, expected, atol=1e-5)
+    assert len({row.tobytes() for row in found}) == len(CUSTOMERS)
+
+
+def test_several_seeds_are_several_encoders_whose_vectors_stand_together(root: Path) -> None:
+    config = config_with(root, {"two": {"seeds": [1, 2], "pretrain": {"max_epochs": 1}}})
+    folders = trained_recipe(config, AS_OF, config.evaluate.recipes["two"]).folders
+    assert [load_encoder(folder).manifest_requirements.seed for folder in folders] == [1, 2]
+    assert len(set(folders)) == 2
+    assert recipe_vectors(config, AS_OF, stored_of(config))["two"].shape == (4, 4)  # no more components than customers
+
+
+def test_principal_components_keep_what_two_vectors_say() -> None:
+    random = np.random.default_rng(0)
+    known = random.normal(size=(200, 2))
+    left, right = np.hstack([known[:, :1], np.zeros((200, 1))]), np.hstack([known[:, 1:], np.zeros((200, 1))])
+    together = reduced([left, right])
+    assert together.shape == (200, 2)
+    explained = np.linalg.lstsq(np.c_[together, np.ones(200)], known, rcond=None)[1]
+    assert explained.max() < 1e-9
+    assert reduced([left]) is left
+
+
+def test_sequences_of_a_refresh_are_refused(root: Path, tmp_path: Path) -> None:
+    refreshed = planted_root(tmp_path / "root", PLANS)
+    folder = sequences_folder(refreshed, AS_OF)
+    write_manifest(read_manifest(folder).model_copy(update={"touched": "touched"}), folder)
+    with pytest.raises(CasprError, match=r"are of a refresh and hold some customers only; run build_sequences"):
+        stored_of(config_with(refreshed, {}))
