@@ -61,9 +61,8 @@ class Plan:
 RECIPES: dict[str, Any] = {
     "masked": {"model": {"objectives": {"future": 0.0, "masked": 1.0}, "encoder": "caspr", "pooling": "attention"}},
     "no_mixer": {"model": {"encoder": "none"}},
-    "three_seeds": {"seeds": [1, 2, 3]},
 }
-"""The objective of the CASPR paper with its encoder; the default without a transformer; three of the default."""
+"""The objective of the CASPR paper with its encoder, and the default without a transformer."""
 
 WHOLE = Plan(
     name="whole",

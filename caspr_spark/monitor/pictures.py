@@ -201,7 +201,7 @@ def score_differences(found: pd.DataFrame) -> str:
             axis.set_yticks([-place for place in range(len(of_panel))], of_panel["arm"])
             axis.set_ylim(0.6 - len(of_panel), 0.6)
             axis.set_title(f"{task}: {metric}")
-            axis.xaxis.set_major_locator(MaxNLocator(nbins=5))
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=3))
             axis.grid(axis="x")
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
