@@ -45,11 +45,10 @@ class Decoder(nn.Module):
 
 
 class Heads(nn.Module):
-    """decoded_MD -> a guess for every attribute of the masked events."""
+    """[M, width] -> a guess for every attribute of M events."""
 
-    def __init__(self, section: ModelSection, layout: Layout) -> None:
+    def __init__(self, width: int, layout: Layout) -> None:
         super().__init__()
-        width = section.width
         self.numerical = nn.Linear(width, len(layout.numerical)) if layout.numerical else None
         self.categorical = nn.ModuleList(nn.Linear(width, attribute.num_ids) for attribute in layout.categorical)
         self.sets = nn.ModuleList(_set_head(width, attribute.num_ids) for attribute in layout.sets)

@@ -25,7 +25,7 @@ class Network(nn.Module):
         self.encoder: Encoder = (PaperEncoder if is_paper else CausalEncoder)(section, layout, scaling)
         objectives = section.objectives
         self.decoder = Decoder(section, self.encoder.event_vectors.size) if objectives.masked else None
-        self.heads = Heads(section, layout) if objectives.masked else None
+        self.heads = Heads(section.width, layout) if objectives.masked else None
         self.future = FutureHeads(section, layout) if objectives.future else None
 
     def forward(self, batch: Batch, is_masked_BT: Tensor, sees_events_B: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from caspr_spark.model.batch import Batch
 from caspr_spark.model.network import Network
 from caspr_spark.pretrain.future import DenseFuture
 from caspr_spark.pretrain.job import Job
-from caspr_spark.pretrain.objectives import MaskedRecovery, Objective
+from caspr_spark.pretrain.masked import MaskedRecovery
+from caspr_spark.pretrain.objectives import Objective
 from caspr_spark.pretrain.ranks import Ranks
 
 

@@ -17,7 +17,7 @@ from caspr_spark.model.network import Network
 from caspr_spark.model.scoring import load_encoder
 from caspr_spark.pretrain.job import EpochRecord, pretrain_fingerprint
 from caspr_spark.pretrain.launch import pretrain
-from caspr_spark.pretrain.objectives import MaskedRecovery
+from caspr_spark.pretrain.masked import MaskedRecovery
 from caspr_spark.pretrain.reader import Rows, SequenceReader
 from caspr_spark.registry import kept_models
 from tests.pretrain.planted import (
@@ -162,7 +162,7 @@ def test_training_stops_after_patience_epochs_and_keeps_the_best_weights(
     def planted(self: trainer._Trainer) -> trainer.Tally:
         tally = plain(self)
         kept.append(self.flat.weights_W.detach().clone())
-        tally.sums_A = tally.counts_A * self.objective.parts[0][1].constant_A * next(curve)
+        tally.sums_A = tally.counts_A * self.objective.parts[0][1].terms.constant_A * next(curve)
         return tally
 
     monkeypatch.setattr(trainer._Trainer, "validate", planted)

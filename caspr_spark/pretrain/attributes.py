@@ -1,0 +1,96 @@
+"""What it costs to guess the attributes of single events wrongly; for masked recovery and the next event."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from caspr_spark.errors import CasprError
+from caspr_spark.manifest import Layout, Scaling
+from caspr_spark.model.batch import Batch
+from caspr_spark.model.decoder import Heads
+from caspr_spark.model.features import Scale, set_slices
+from caspr_spark.pretrain.objectives import SMALLEST_CONSTANT_LOSS
+from schemas.vocabulary import PADDING_ID
+
+Places = tuple[Tensor, ...]
+"""(customer_M, event_M): where M events stand in a batch."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The A terms of an objective. Those that can be taught and that occur weigh the same."""
+
+    names: list[str]
+    constant_A: Tensor
+    """float64: loss of the best constant guess; 1 for a term that is not taught."""
+    is_taught_A: Tensor
+
+    @property
+    def size(self) -> int:
+        """A."""
+        return len(self.names)
+
+    def weights(self, counts_A: Tensor) -> Tensor:
+        """[A] such that (weights * sums).sum() is the loss of these counts; `counts_A` is that of all workers."""
+        is_used_A = self.is_taught_A & (counts_A > 0)
+        share_A = 1.0 / (counts_A.clamp(min=1) * self.constant_A * is_used_A.sum().clamp(min=1))
+        return torch.where(is_used_A, share_A, 0.0)
+
+    def by_name(self, sums_A: Tensor, counts_A: Tensor) -> dict[str, float]:
+        """Name -> mean loss / constant loss, for terms that occurred and can be taught."""
+        ratio_A = sums_A.double() / counts_A.clamp(min=1) / self.constant_A
+        used = (self.is_taught_A & (counts_A > 0)).tolist()
+        return {name: ratio for name, ratio, use in zip(self.names, ratio_A.tolist(), used, strict=True) if use}
+
+
+class AttributeLosses:
+    """One term an attribute: categorical (cross entropy), sets (binary cross entropy), numericals (squared error)."""
+
+    def __init__(self, layout: Layout, scaling: Mapping[str, Scaling]) -> None:
+        self.layout = layout
+        names = [a.name for a in layout.categorical] + [a.name for a in layout.sets] + list(layout.numerical)
+        if missing := [name for name in names if name not in scaling]:
+            raise CasprError(f"manifest: no scaling for {', '.join(missing)}; rebuild the sequences")
+        constant_A = torch.tensor([scaling[name].constant_loss for name in names], dtype=torch.float64)
+        varies = [name not in layout.numerical or bool(scaling[name].standard_deviation) for name in names]
+        is_taught_A = (constant_A >= SMALLEST_CONSTANT_LOSS) & torch.tensor(varies, dtype=torch.bool)
+        self.terms = Terms(names, torch.where(is_taught_A, constant_A, 1.0), is_taught_A)
+
+    def counts(self, batch: Batch, places: Places) -> Tensor:
+        """float64 [A]: events at these places in which the attribute is present."""
+        presence = [(batch.categorical_BTC[places] != PADDING_ID).sum(dim=0)]
+        presence += [
+            (ids_BTS[places] != PADDING_ID).any(dim=-1).sum()[None]
+            for ids_BTS in set_slices(batch.sets_BTS, self.layout)
+        ]
+        presence += [(~batch.numerical_BTN[places].isnan()).sum(dim=0)]
+        return torch.cat(presence).double()
+
+    def sums(self, heads: Heads, scale: Scale, read_MX: Tensor, batch: Batch, places: Places) -> Tensor:
+        """float32 [A]: summed loss of what `heads` make of `read_MX`, over events in which the attribute is present."""
+        losses = []
+        ids_MC = batch.categorical_BTC[places]
+        for position, head in enumerate(heads.categorical):
+            losses.append(
+                functional.cross_entropy(head(read_MX), ids_MC[:, position], ignore_index=PADDING_ID, reduction="sum")
+            )
+        slices = set_slices(batch.sets_BTS, self.layout)
+        for ids_BTS, head in zip(slices, heads.sets, strict=True):
+            losses.append(_set_loss(head(read_MX), ids_BTS[places]))
+        if heads.numerical is not None:
+            scaled_MN, is_present_MN = scale(batch.numerical_BTN[places])
+            squared_MN = (heads.numerical(read_MX) - scaled_MN).square()
+            losses.extend(torch.where(is_present_MN, squared_MN, 0.0).sum(dim=0).unbind())
+        return torch.stack(losses) if losses else read_MX.new_zeros(0)
+
+
+def _set_loss(logits_MV: Tensor, ids_MS: Tensor) -> Tensor:
+    """Binary cross-entropy, summed over the values of the set, for events whose set is not empty."""
+    target_MV = torch.zeros_like(logits_MV).scatter_(1, ids_MS, 1.0)
+    losses_MV = functional.binary_cross_entropy_with_logits(logits_MV, target_MV, reduction="none")
+    is_present_M = (ids_MS != PADDING_ID).any(dim=-1)
+    losses_M = losses_MV[:, PADDING_ID + 1 :].sum(dim=-1)
+    return torch.where(is_present_M, losses_M, 0.0).sum()
