@@ -8,12 +8,15 @@ from torch import Tensor
 
 from caspr_spark.manifest import SequenceManifest
 from caspr_spark.model.batch import Batch
+from caspr_spark.model.causal import CausalEncoder
+from caspr_spark.model.features import Scale
 from caspr_spark.model.network import Network
 from caspr_spark.pretrain.future import DenseFuture
 from caspr_spark.pretrain.job import Job
 from caspr_spark.pretrain.masked import MaskedRecovery
 from caspr_spark.pretrain.objectives import Objective
 from caspr_spark.pretrain.ranks import Ranks
+from caspr_spark.pretrain.units import units_of
 
 
 class Combined:
@@ -21,6 +24,9 @@ class Combined:
 
     def __init__(self, job: Job, manifest: SequenceManifest) -> None:
         weights = job.model.objectives
+        self.end_us = round(manifest.as_of.timestamp() * 1_000_000)
+        self.longest_days = job.pretrain.longest_horizon_days
+        self.scale = Scale(manifest.layout.numerical, manifest.scaling)
         parts: list[tuple[float, Objective]] = []
         if weights.masked:
             masked = MaskedRecovery(
@@ -40,7 +46,6 @@ class Combined:
                 as_of=manifest.as_of,
                 seed=job.seed,
                 num_times=job.pretrain.as_of_times,
-                longest_days=job.pretrain.longest_horizon_days,
             )
             parts.append((weights.future, self.future))
         total = sum(weight for weight, _ in parts)
@@ -50,8 +55,15 @@ class Combined:
 
     def fit(self, network: Network, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> None:
         """Take from the training data what constants and units the objectives and the network need."""
+        if not isinstance(network.encoder, CausalEncoder):
+            return
+        units = units_of(chunks, ranks, end_us=self.end_us, longest_days=self.longest_days, scale=self.scale)
+        if network.encoder.decayed is not None:
+            network.encoder.decayed.fit(
+                longest_days=units.longest_days, mean_rate=units.mean_rate, mean_absolute_N=units.mean_absolute_N
+            )
         if self.future is not None:
-            self.future.fit(network, chunks, ranks)
+            self.future.fit(network, chunks, ranks, units)
 
     def draw(self, batch: Batch, *, epoch: int) -> list[Any]:
         return [part.draw(batch, epoch=epoch) for _, part in self.parts]

@@ -25,14 +25,10 @@ from caspr_spark.model.network import Network
 from caspr_spark.model.values import Amounts, Sources, Values
 from caspr_spark.pretrain.objectives import AS_OF_TIMES, SMALLEST_CONSTANT_LOSS, hash_of, splitmix64, uniform
 from caspr_spark.pretrain.ranks import Ranks
+from caspr_spark.pretrain.units import FIT_CHUNKS, FIT_EPOCH, Units
 
-LONGEST_DAYS = 91.0
-SHARE_OF_HISTORY = 1 / 3
 FIRST_TIME = 3 / 13
 """As-of times start so many longest horizons after the first event of all: 21 days where that is 91."""
-FIT_EPOCH = -1
-FIT_CHUNKS = 512
-"""Chunks of training customers that each worker measures constants on."""
 RAREST = 1e-4
 """Shares nearer to 0 or 1 than this are taken for this where log odds are started."""
 PARTS = ("any", "count", "amounts_log", "amounts_linear", "next_values", "new_values")
@@ -79,11 +75,10 @@ class DenseFuture:
         as_of: datetime,
         seed: int,
         num_times: int,
-        longest_days: float | None,
     ) -> None:
         self.scale = Scale(layout.numerical, scaling)
         self.end_us = round(as_of.timestamp() * 1_000_000)
-        self.seed, self.num_times, self.longest_days = seed, num_times, longest_days
+        self.seed, self.num_times = seed, num_times
         self.sources, self.values = Sources(layout), Values(layout)
         self.amounts = Amounts(model, layout)
         of_sources, of_amounts = self.sources.size * len(HORIZONS), self.amounts.size * len(HORIZONS)
@@ -95,25 +90,20 @@ class DenseFuture:
         self.constant_A = torch.ones(self.size, dtype=torch.float64)
         self.is_taught_A = torch.ones(self.size, dtype=torch.bool)
 
-    def fit(self, network: Network, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> None:
-        """Measure horizons, units, first guesses and constant losses, and give the network what it needs of them.
+    def fit(self, network: Network, chunks: Callable[[], Iterator[Batch]], ranks: Ranks, units: Units) -> None:
+        """Measure horizons, deviations, first guesses and constant losses, and give the network what it needs of them.
 
         Raises CasprError, on all ranks alike, where the history is too short to look ahead in it.
         """
-        assert isinstance(network.encoder, CausalEncoder)
         assert network.future is not None
-        earliest_us, mean_rate, mean_absolute_N = _spread(chunks, ranks, self.end_us, self.scale)
-        days = (self.end_us - earliest_us) / MICROSECONDS_A_DAY
-        longest = self.longest_days or min(LONGEST_DAYS, days * SHARE_OF_HISTORY)
+        days, longest = units.history_days, units.longest_days
         self.horizons_us_H = (longest * torch.tensor(HORIZONS, dtype=torch.float64) * MICROSECONDS_A_DAY).long()
-        self.first_us = earliest_us + round(longest * FIRST_TIME * MICROSECONDS_A_DAY)
+        self.first_us = units.earliest_us + round(longest * FIRST_TIME * MICROSECONDS_A_DAY)
         if self.first_us >= self.end_us - int(self.horizons_us_H[MIDDLE]):
             raise CasprError(
                 f"pretrain: the training data spans {days:.1f} days, too few to look {longest:.1f} days ahead in it; "
                 "set pretrain.longest_horizon_days to a third of them, or take another objective (model.objectives)"
             )
-        if network.encoder.decayed is not None:
-            network.encoder.decayed.fit(longest_days=longest, mean_rate=mean_rate, mean_absolute_N=mean_absolute_N)
         start = self._first_guesses(chunks, ranks)
         network.future.fit(longest_days=longest, deviation_NH=self.deviation_NH, start=start)
         self._measure_constants(start, chunks, ranks)
@@ -247,31 +237,6 @@ class DenseFuture:
         constant_A = sums_A / counts_A.clamp(min=1)
         self.is_taught_A = constant_A >= SMALLEST_CONSTANT_LOSS
         self.constant_A = torch.where(self.is_taught_A, constant_A, 1.0)
-
-
-def _spread(
-    chunks: Callable[[], Iterator[Batch]], ranks: Ranks, end_us: int, scale: Scale
-) -> tuple[int, float, Tensor]:
-    """Time of the earliest event (microseconds), mean events a day and customer, mean size [N] of the numericals."""
-    earliest_us = end_us
-    sums: Tensor | None = None
-    for batch in islice(chunks(), FIT_CHUNKS):
-        first_B = batch.event_times_BT[:, 0]
-        earliest_us = min(earliest_us, int(first_B.min()))
-        tenure_B = ((end_us - first_B).double() / MICROSECONDS_A_DAY).clamp(min=1)
-        is_present_BTN = batch.is_real_BT[:, :, None] & ~batch.numerical_BTN.isnan()
-        sizes_BTN = torch.where(is_present_BTN, scale.cut(batch.numerical_BTN).abs(), 0.0).double()
-        rates = torch.stack([(batch.num_events_B / tenure_B).sum(), torch.tensor(float(len(first_B)))]).double()
-        of_chunk = torch.cat([rates, sizes_BTN.sum(dim=(0, 1)), is_present_BTN.sum(dim=(0, 1)).double()])
-        sums = of_chunk if sums is None else sums + of_chunk
-    by_rank = torch.zeros(ranks.size, dtype=torch.int64)
-    by_rank[ranks.rank] = earliest_us
-    ranks.sum_(by_rank)
-    assert sums is not None  # every rank has training customers
-    ranks.sum_(sums)
-    total_N, present_N = sums[2:].chunk(2)
-    mean_N = (total_N / present_N.clamp(min=1)).float()
-    return int(by_rank.min()), float(sums[0] / sums[1]), torch.where(mean_N > 0, mean_N, 1.0)
 
 
 def _log_odds(shares: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ from caspr_spark.model.batch import Batch, batch_of
 from caspr_spark.model.causal import CausalEncoder
 from caspr_spark.model.future import HORIZONS, MIDDLE
 from caspr_spark.model.network import Network
-from caspr_spark.pretrain.future import FIT_EPOCH, PART_WEIGHTS, PARTS, DenseFuture
+from caspr_spark.pretrain.future import PART_WEIGHTS, PARTS, DenseFuture
 from caspr_spark.pretrain.ranks import SingleRank
+from caspr_spark.pretrain.units import FIT_EPOCH, units_of
 from tests.pretrain.planted import (
     AS_OF,
     AS_OF_US,
@@ -47,11 +48,14 @@ def network_of(**changes: Any) -> Network:
     return network
 
 
-def objective_of(network: Network, rows: Rows = ROWS, **changes: Any) -> DenseFuture:
-    settings = {"as_of": AS_OF, "seed": 7, "num_times": 3, "longest_days": LONGEST_DAYS} | changes
+def objective_of(
+    network: Network, rows: Rows = ROWS, *, longest_days: float | None = LONGEST_DAYS, **changes: Any
+) -> DenseFuture:
+    settings = {"as_of": AS_OF, "seed": 7, "num_times": 3} | changes
     model = settings.pop("model", model_section(**FUTURE))
-    objective = DenseFuture(model, LAYOUT, planted_scaling(ROWS, LAYOUT), **settings)
-    objective.fit(network, lambda: iter([batch(rows)]), SingleRank())
+    objective, data = DenseFuture(model, LAYOUT, planted_scaling(ROWS, LAYOUT), **settings), (lambda: iter([batch(rows)]))
+    units = units_of(data, SingleRank(), end_us=AS_OF_US, longest_days=longest_days, scale=objective.scale)
+    objective.fit(network, data, SingleRank(), units)
     return objective
 
 

@@ -22,6 +22,7 @@ from caspr_spark.pretrain.reader import Rows, SequenceReader
 from caspr_spark.registry import kept_models
 from tests.pretrain.planted import (
     AS_OF_US,
+    DAY_US,
     FUTURE,
     FilePlan,
     model_section,
@@ -89,6 +90,25 @@ def test_objectives_are_summed_by_their_weights(folder: Path, tmp_path: Path) ->
     of_part = list(records[-1].validation_by_attribute.values())
     assert len(of_part) == 5 + 6
     assert records[-1].validation_loss == pytest.approx((np.mean(of_part[:5]) + 3 * np.mean(of_part[5:])) / 4)
+
+
+@pytest.mark.parametrize("objective", ["masked", "future"])
+def test_decayed_pooling_has_the_datas_units_whatever_the_objective(
+    folder: Path, tmp_path: Path, objective: str
+) -> None:
+    model = FUTURE | {"objectives": {"masked": 0.0, "future": 0.0} | {objective: 1.0}}
+    trained(folder, tmp_path, model=model, max_epochs=1)
+    rows = {name: values[:600] for name, values in planted_rows(750).items()}
+    num_events, first = rows["num_events"], rows["event_times"][:, 0]
+    tenure_days = (AS_OF_US - first) / DAY_US
+    is_real = np.arange(16) < num_events[:, None]
+    sizes = np.abs(rows["numerical"].astype(np.float64).reshape(600, 16, 2)[is_real])  # none is cut
+
+    found = load_checkpoint(current(tmp_path)).weights
+    assert found["encoder.decayed.longest_days"].item() == pytest.approx(tenure_days.max() / 3, rel=1e-5)
+    assert found["encoder.decayed.mean_rate"].item() == pytest.approx((num_events / tenure_days).mean(), rel=1e-5)
+    expected = np.nanmean(sizes, axis=0)
+    np.testing.assert_allclose(found["encoder.decayed.mean_absolute_N"].numpy(), expected, rtol=1e-5)
 
 
 def test_one_cycle_is_that_of_torch(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
