@@ -315,11 +315,16 @@ class ObjectivesSection(Section):
     """Masked entity recovery, the objective of the CASPR paper."""
     future: Annotated[float, Field(ge=0)]
     """Dense future: at many as-of times of the history, what the customer does next within several horizons."""
+    contrastive: Annotated[float, Field(ge=0)] = 0.0
+    """CoLES: two slices of one customer's events have vectors more alike than those of different customers. Models of
+    before have no weight for it, nor for next_event; so these two have a default."""
+    next_event: Annotated[float, Field(ge=0)] = 0.0
+    """From the vector as of just after an event, the attributes of the next event and the days until it."""
 
     @model_validator(mode="after")
     def _has_one(self) -> "ObjectivesSection":
-        if not self.masked + self.future:
-            raise ValueError("give one of 'masked' and 'future' a weight")
+        if not any(weight for _, weight in self):
+            raise ValueError("give one of 'future', 'masked', 'contrastive' and 'next_event' a weight")
         return self
 
 
@@ -359,8 +364,11 @@ class ModelSection(Section):
     def _parts_fit(self) -> "ModelSection":
         if self.width % self.num_heads:
             raise ValueError(f"'width' {self.width} is not a multiple of 'num_heads' {self.num_heads}")
-        if self.encoder == "caspr" and self.objectives.future:
-            raise ValueError("'objectives.future' needs an encoder that looks back only; 'caspr' sees later events")
+        looking_ahead = [name for name, weight in self.objectives if weight and name != "masked"]
+        if self.encoder == "caspr" and looking_ahead:
+            raise ValueError(
+                f"'objectives.{looking_ahead[0]}' needs an encoder that looks back only; 'caspr' sees later events"
+            )
         if self.encoder == "caspr" and self.pooling == "decayed":
             raise ValueError("'pooling' decayed needs an encoder that looks back only, not 'caspr'")
         return self
@@ -391,9 +399,10 @@ class PretrainSection(Section):
     mask_share: Share
     """Objective masked: share of a customer's real events that is masked."""
     as_of_times: Positive
-    """Objective future: as-of times drawn a customer and epoch."""
+    """Objectives future and next_event: as-of times, or events, drawn a customer and epoch."""
     longest_horizon_days: Annotated[float, Field(gt=0)] | None
-    """Objective future: the longest of its horizons. null: a third of the training data's history, at most 91 days."""
+    """Objective future: the longest of its horizons, and what pooling decayed takes for it. null: a third of
+    the training data's history, at most 91 days."""
     batch_size: Positive
     """Customers a worker takes a step."""
     learning_rate: Annotated[float, Field(gt=0)]

@@ -11,12 +11,13 @@ from caspr_spark.model.causal import CausalEncoder
 from caspr_spark.model.decoder import Decoder, Heads
 from caspr_spark.model.encoder import PaperEncoder
 from caspr_spark.model.future import FutureHeads
+from caspr_spark.model.next_event import NextEventHeads
 
 Encoder = PaperEncoder | CausalEncoder
 
 
 class Network(nn.Module):
-    """The encoder; a decoder and one head an attribute for masked recovery; heads for the future."""
+    """The encoder; a decoder and one head an attribute for masked recovery; heads for the future and the next event."""
 
     def __init__(self, section: ModelSection, layout: Layout, scaling: Mapping[str, Scaling]) -> None:
         super().__init__()
@@ -27,6 +28,7 @@ class Network(nn.Module):
         self.decoder = Decoder(section, self.encoder.event_vectors.size) if objectives.masked else None
         self.heads = Heads(section.width, layout) if objectives.masked else None
         self.future = FutureHeads(section, layout) if objectives.future else None
+        self.next_event = NextEventHeads(section.embedding_size, layout) if objectives.next_event else None
 
     def forward(self, batch: Batch, is_masked_BT: Tensor, sees_events_B: Tensor) -> Tensor:
         """decoded_MD of the masked events, in the order of `is_masked_BT`'s True places."""

@@ -11,9 +11,11 @@ from caspr_spark.model.batch import Batch
 from caspr_spark.model.causal import CausalEncoder
 from caspr_spark.model.features import Scale
 from caspr_spark.model.network import Network
+from caspr_spark.pretrain.contrastive import Contrastive
 from caspr_spark.pretrain.future import DenseFuture
 from caspr_spark.pretrain.job import Job
 from caspr_spark.pretrain.masked import MaskedRecovery
+from caspr_spark.pretrain.next_event import NextEvent
 from caspr_spark.pretrain.objectives import Objective
 from caspr_spark.pretrain.ranks import Ranks
 from caspr_spark.pretrain.units import units_of
@@ -48,6 +50,14 @@ class Combined:
                 num_times=job.pretrain.as_of_times,
             )
             parts.append((weights.future, self.future))
+        if weights.contrastive:
+            parts.append((weights.contrastive, Contrastive(seed=job.seed)))
+        self.next_event: NextEvent | None = None
+        if weights.next_event:
+            self.next_event = NextEvent(
+                manifest.layout, manifest.scaling, seed=job.seed, num_times=job.pretrain.as_of_times
+            )
+            parts.append((weights.next_event, self.next_event))
         total = sum(weight for weight, _ in parts)
         self.parts = [(weight / total, part) for weight, part in parts]
         self.sizes = [part.size for _, part in parts]
@@ -64,6 +74,8 @@ class Combined:
             )
         if self.future is not None:
             self.future.fit(network, chunks, ranks, units)
+        if self.next_event is not None:
+            self.next_event.fit(network, chunks, ranks)
 
     def draw(self, batch: Batch, *, epoch: int) -> list[Any]:
         return [part.draw(batch, epoch=epoch) for _, part in self.parts]

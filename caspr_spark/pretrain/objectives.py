@@ -12,7 +12,7 @@ from torch import Tensor
 from caspr_spark.model.batch import Batch
 
 GOLDEN = 0x9E3779B97F4A7C15
-MASKING, MEMORY, AS_OF_TIMES = 1, 2, 3
+MASKING, MEMORY, AS_OF_TIMES, SLICES, NEXT_EVENTS = 1, 2, 3, 4, 5
 """What a hash is drawn for."""
 SMALLEST_CONSTANT_LOSS = 1e-3
 """An attribute that a constant guesses better than this has nothing to teach, and would be divided by almost 0."""

@@ -14,6 +14,7 @@ from caspr_spark.errors import CasprError
 from caspr_spark.manifest import SequenceManifest, Split, read_manifest
 from caspr_spark.model.batch import Batch, batch_of, known_columns
 from caspr_spark.model.checkpoint import save_checkpoint
+from caspr_spark.pretrain.contrastive import SHORTEST_SLICE
 from caspr_spark.pretrain.finetune import finetuning
 from caspr_spark.pretrain.goal import Goal, WholeObjective, pretraining
 from caspr_spark.pretrain.job import EpochRecord, Job
@@ -187,7 +188,8 @@ class _Trainer:
         if not tally.has_any:
             raise CasprError(
                 f"{self.job.manifest_folder}: nothing to learn from: no training customer has two events, of which one "
-                "can be masked or foretold; check sequences.max_events and the events"
+                f"can be masked or foretold, or (objective contrastive) the {2 * SHORTEST_SLICE} of two slices; check "
+                "sequences.max_events and the events"
             )
         return tally
 

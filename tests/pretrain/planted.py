@@ -183,6 +183,8 @@ FUTURE: dict[str, Any] = {
     "embedding_size": 24,
 }
 """What makes a model section that of the default recipe, small."""
+CONTRASTIVE: dict[str, Any] = FUTURE | {"objectives": {"masked": 0.0, "future": 0.0, "contrastive": 1.0}}
+NEXT_EVENT: dict[str, Any] = FUTURE | {"objectives": {"masked": 0.0, "future": 0.0, "next_event": 1.0}}
 
 
 def pretrain_section(**changes: Any) -> PretrainSection:

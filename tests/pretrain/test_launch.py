@@ -16,13 +16,22 @@ from caspr_spark.model.checkpoint import load_checkpoint
 from caspr_spark.pretrain import launch
 from caspr_spark.pretrain.job import EpochRecord
 from caspr_spark.registry import kept_models
-from tests.pretrain.planted import FUTURE, FilePlan, model_section, pretrain_section, write_planted
+from tests.pretrain.planted import (
+    CONTRASTIVE,
+    FUTURE,
+    NEXT_EVENT,
+    FilePlan,
+    model_section,
+    pretrain_section,
+    write_planted,
+)
 
 UNEVEN = [FilePlan("training", (40, 7, 25)), FilePlan("training", (3, 30)), FilePlan("validation", (20,))]
 """Rank 0 of two reads 40 + 25 + 30 = 95 customers, rank 1 7 + 3 = 10; there is one validation row group."""
 ONE_BATCH = {"batch_size": 200, "max_epochs": 6, "patience": 6}
-MODELS: list[dict[str, Any]] = [{}, FUTURE]
-NAMES = ["masked", "future"]
+MODELS: list[dict[str, Any]] = [{}, FUTURE, NEXT_EVENT]
+NAMES = ["masked", "future", "next_event"]
+"""Not contrastive: its negatives are those of the worker."""
 
 
 class Alone(NamedTuple):
@@ -90,6 +99,20 @@ def test_two_ranks_with_uneven_row_groups_train_what_one_process_trains(
     )
     for name, tensor in weights(tmp_path, version).items():
         torch.testing.assert_close(tensor, alone.weights[name], rtol=0, atol=2e-4, msg=name)
+
+
+def test_two_ranks_with_negatives_of_their_own_keep_the_same_weights(
+    sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+
+    _, records = trained(sequences, tmp_path, model=CONTRASTIVE, launcher="torchrun", num_workers=2, **ONE_BATCH)
+
+    of_rank = [np.load(tmp_path / f"weights-{rank}.npy") for rank in (0, 1)]
+    np.testing.assert_array_equal(of_rank[0], of_rank[1])
+    assert [record.rows for record in records] == [105] * 6
+    losses = [record.validation_loss for record in records if record.validation_loss is not None]
+    assert losses[-1] < losses[0]  # of slices that are the same each time
 
 
 def test_f76_ranks_with_unequal_numbers_of_batches_do_not_wait_for_ever(sequences: Path, tmp_path: Path) -> None:

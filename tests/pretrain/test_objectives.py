@@ -1,4 +1,4 @@
-"""Masks and losses against slow oracles in plain Python."""
+"""Masks and losses against slow oracles in plain Python, and which objectives go with which encoder."""
 
 import math
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from caspr_spark.manifest import Scaling
 from caspr_spark.model.batch import Batch, batch_of
@@ -140,3 +141,21 @@ def test_an_attribute_without_variation_or_without_values_has_no_weight() -> Non
     weights = objective.weights(torch.tensor([10.0, 0.0, 4.0, 5.0, 6.0], dtype=torch.float64)).tolist()
 
     assert weights == pytest.approx([0, 0, 1 / (2 * 4 * 2), 1 / (2 * 5), 0])
+
+
+@pytest.mark.parametrize("name", ["future", "contrastive", "next_event"])
+def test_an_encoder_that_sees_later_events_is_refused_but_for_masked_recovery(name: str) -> None:
+    objectives = {"masked": 0.0, "future": 0.0} | {name: 0.5}
+
+    with pytest.raises(ValidationError, match=f"'objectives.{name}' needs an encoder that looks back only"):
+        model_section(objectives=objectives, encoder="caspr")
+    assert dict(model_section(objectives=objectives, encoder="gru").objectives)[name] == 0.5
+
+
+def test_one_objective_needs_a_weight_and_models_of_before_have_none_for_the_newer_ones() -> None:
+    with pytest.raises(
+        ValidationError, match="give one of 'future', 'masked', 'contrastive' and 'next_event' a weight"
+    ):
+        model_section(objectives={"masked": 0.0, "future": 0.0, "contrastive": 0.0, "next_event": 0.0})
+    before = model_section(objectives={"masked": 0.0, "future": 1.0}, encoder="gru")
+    assert dict(before.objectives) == {"masked": 0.0, "future": 1.0, "contrastive": 0.0, "next_event": 0.0}

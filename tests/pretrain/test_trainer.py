@@ -22,8 +22,10 @@ from caspr_spark.pretrain.reader import Rows, SequenceReader
 from caspr_spark.registry import kept_models
 from tests.pretrain.planted import (
     AS_OF_US,
+    CONTRASTIVE,
     DAY_US,
     FUTURE,
+    NEXT_EVENT,
     FilePlan,
     model_section,
     planted_rows,
@@ -84,15 +86,17 @@ def test_the_future_is_foretold_better_than_by_a_constant(folder: Path, tmp_path
 
 
 def test_objectives_are_summed_by_their_weights(folder: Path, tmp_path: Path) -> None:
-    model = FUTURE | {"objectives": {"masked": 1.0, "future": 3.0}, "pooling": "attention", "encoder": "gru"}
+    weights = {"masked": 1.0, "future": 3.0, "contrastive": 2.0, "next_event": 4.0}
+    model = FUTURE | {"objectives": weights, "pooling": "attention", "encoder": "gru"}
     records = trained(folder, tmp_path, model=model)
 
     of_part = list(records[-1].validation_by_attribute.values())
-    assert len(of_part) == 5 + 6
-    assert records[-1].validation_loss == pytest.approx((np.mean(of_part[:5]) + 3 * np.mean(of_part[5:])) / 4)
+    assert len(of_part) == 5 + 6 + 1 + 6
+    means = [np.mean(of_part[start:stop]) for start, stop in ((0, 5), (5, 11), (11, 12), (12, 18))]
+    assert records[-1].validation_loss == pytest.approx(np.average(means, weights=list(weights.values())))
 
 
-@pytest.mark.parametrize("objective", ["masked", "future"])
+@pytest.mark.parametrize("objective", ["masked", "future", "contrastive", "next_event"])
 def test_decayed_pooling_has_the_datas_units_whatever_the_objective(
     folder: Path, tmp_path: Path, objective: str
 ) -> None:
@@ -235,7 +239,9 @@ def test_f75_rows_that_the_feeder_loses_or_repeats_fail_the_run(
     assert not kept_models(tmp_path)
 
 
-@pytest.mark.parametrize("model", [{}, FUTURE], ids=["masked", "future"])
+@pytest.mark.parametrize(
+    "model", [{}, FUTURE, CONTRASTIVE, NEXT_EVENT], ids=["masked", "future", "contrastive", "next_event"]
+)
 @pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
 def test_f15_a_training_that_was_killed_goes_on_where_it_was_and_ends_the_same(
     folder: Path, tmp_path: Path, model: dict[str, Any], schedule: str
