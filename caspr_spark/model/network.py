@@ -28,6 +28,7 @@ class Network(nn.Module):
         self.decoder = Decoder(section, self.encoder.event_vectors.size) if objectives.masked else None
         self.heads = Heads(section.width, layout) if objectives.masked else None
         self.future = FutureHeads(section, layout) if objectives.future else None
+        self.contrast = nn.Linear(section.embedding_size, section.width) if objectives.contrastive else None
         self.next_event = NextEventHeads(section.embedding_size, layout) if objectives.next_event else None
 
     def forward(self, batch: Batch, is_masked_BT: Tensor, sees_events_B: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from caspr_spark.model.batch import Batch
+from caspr_spark.model.features import signed_log
 from caspr_spark.model.network import Network
 from caspr_spark.pretrain.attributes import Terms
 from caspr_spark.pretrain.objectives import SLICES, hash_of, splitmix64, uniform
@@ -38,7 +39,8 @@ class Slices(NamedTuple):
 class Contrastive:
     """An objective (see `Objective`) of one term: NT-Xent (Chen et al., "SimCLR", ICML 2020, section 2.1).
 
-    Of all other slices of the batch, which one is of the same customer? The answer is a softmax over cosines, and its
+    Of all other slices of the batch, which one is of the same customer? The answer is a softmax over cosines of what a
+    linear projection makes of the vectors' logarithms: amounts, which no training touches, would outweigh the rest. Its
     cross entropy is divided by the logarithm of the number of candidates: 1.0 is vectors that are all alike. The
     paper's loss, with a margin and the hardest negatives, has no such value of knowing nothing, and which pairs count
     would depend on the weights; in a softmax the hardest negatives weigh most, too.
@@ -76,10 +78,11 @@ class Contrastive:
         if not num_slices:
             return torch.zeros(self.size)
         first, second = sliced(batch, drawn, 0), sliced(batch, drawn, 1)
-        vectors = [functional.normalize(network.encoder(one).embedding_BE, dim=-1) for one in (first, second)]
-        vectors_BE = torch.cat(vectors)
+        assert network.contrast is not None
+        vectors_BE = torch.cat([network.encoder(one).embedding_BE for one in (first, second)])
+        vectors_BD = functional.normalize(network.contrast(signed_log(vectors_BE)), dim=-1)
         itself_BB = torch.eye(num_slices, dtype=torch.bool)
-        log_odds_BB = (vectors_BE @ vectors_BE.T / TEMPERATURE).masked_fill(itself_BB, -torch.inf)
+        log_odds_BB = (vectors_BD @ vectors_BD.T / TEMPERATURE).masked_fill(itself_BB, -torch.inf)
         other_B = torch.arange(num_slices).roll(num_slices // 2)
         entropy = functional.cross_entropy(log_odds_BB, other_B, reduction="sum")
         return entropy[None] / math.log(num_slices - 1)

@@ -1,7 +1,6 @@
 """Dense future: targets and losses against slow oracles in plain Python; no vector sees its own future."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -54,10 +53,7 @@ def objective_of(
 ) -> DenseFuture:
     settings = {"as_of": AS_OF, "seed": 7, "num_times": 3} | changes
     model = settings.pop("model", model_section(**FUTURE))
-    objective, data = (
-        DenseFuture(model, LAYOUT, planted_scaling(ROWS, LAYOUT), **settings),
-        (lambda: iter([batch(rows)])),
-    )
+    objective, data = DenseFuture(model, LAYOUT, planted_scaling(ROWS, LAYOUT), **settings), lambda: iter([batch(rows)])
     units = units_of(data, SingleRank(), end_us=AS_OF_US, longest_days=longest_days, scale=objective.scale)
     objective.fit(network, data, SingleRank(), units)
     return objective
