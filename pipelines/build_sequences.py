@@ -24,7 +24,7 @@ from caspr_spark.metrics import write_metrics
 from caspr_spark.runs import Run, run_before
 from caspr_spark.sequences.assemble import customer_sequences, with_ids, with_set_ids
 from caspr_spark.sequences.files import has_manifest, remove_other_data, write_files
-from caspr_spark.sequences.timeline import is_held_out, newest_events, profiles_as_of, visible_events, with_time_parts
+from caspr_spark.sequences.timeline import is_held_out, newest_events, visible_events, with_time_parts
 from caspr_spark.sequences.touched import stale_customers, touched_customers
 from caspr_spark.tables import (
     changed_rows,
@@ -37,6 +37,7 @@ from caspr_spark.tables import (
 from pipelines.contracts import event_contract, profile_contract
 from pipelines.customer_states import of_customers, states_in_step
 from pipelines.fit import present_fit, write_fit
+from pipelines.known_profiles import known_profiles
 from pipelines.latest_vectors import latest_vectors
 from pipelines.summary import Summary
 from schemas.vocabulary import SCALING
@@ -225,20 +226,13 @@ def _events_to_show(
     return told.unionByName(of_customers(others, events))
 
 
-def _profiles(spark: SparkSession, config: Config, as_of: datetime, customers: DataFrame | None) -> DataFrame:
-    """Profiles as of a time, of these customers (None: all)."""
-    profile_of = {name: profile for profile, table in config.profiles.items() for name in table.attributes}
-    rows = of_customers(customers, read_table(spark, profile_contract(config), config.root))
-    return profiles_as_of(rows, as_of=as_of, attributes=profile_of)
-
-
 def _training(spark: SparkSession, config: Config, as_of: datetime) -> tuple[DataFrame, DataFrame]:
     """Events and profiles as of a time of the customers who are not held out."""
     held_out = is_held_out(seed=config.seed, validation_share=config.sequences.validation_share)
     events = visible_events(read_table(spark, event_contract(config), config.root), as_of=as_of)
     training = _with_time_parts(config, events).where(~held_out)
     known_customers = training.select("customer_id").distinct()
-    profiles = _profiles(spark, config, as_of, None).join(known_customers, on="customer_id", how="left_semi")
+    profiles = known_profiles(spark, config, as_of).join(known_customers, on="customer_id", how="left_semi")
     return training, profiles
 
 
@@ -274,7 +268,7 @@ def _write_sequences(
         with_event_ids = with_set_ids(
             with_event_ids, vocabulary, max_values={a.name: a.max_values for a in layout.sets}
         )
-        profiles = _profiles(spark, config, as_of, customers)
+        profiles = known_profiles(spark, config, as_of, customers=customers)
         with_profile_ids = with_ids(profiles, vocabulary, attributes=[a.name for a in layout.profile_categorical])
         sequences = customer_sequences(with_event_ids, with_profile_ids, layout=layout).select("*", split)
         counts = newest.groupBy(split).agg(

@@ -16,9 +16,9 @@ from caspr_spark.explore.lookalikes import lookalikes, mean_direction, similarit
 from caspr_spark.explore.page import Contrast, Lookalike, Lookalikes, Segment, ValueContrast
 from caspr_spark.explore.probe import Probed, categorical_probe, numerical_probe
 from caspr_spark.registry import checkpoint_folder, read_model
-from caspr_spark.sequences.timeline import profiles_as_of
 from caspr_spark.tables import read_table
-from pipelines.contracts import event_contract, profile_contract
+from pipelines.contracts import event_contract
+from pipelines.known_profiles import known_profiles
 
 _MOST_PROBED = 5000
 """Customers whose profile is guessed."""
@@ -124,11 +124,7 @@ def profile_probes(
         return {}, [_VECTOR]
     probed = pd.DataFrame({"customer_id": customers[:_MOST_PROBED]})
     asked = spark.createDataFrame([(customer,) for customer in probed["customer_id"]], "customer_id string")
-    profile_of = {name: profile for profile, table in config.profiles.items() for name in table.attributes}
-    own_rows = read_table(spark, profile_contract(config), config.root).join(
-        F.broadcast(asked), on="customer_id", how="left_semi"
-    )
-    found = profiles_as_of(own_rows, as_of=as_of, attributes=profile_of).toPandas()
+    found = known_profiles(spark, config, as_of, customers=asked).toPandas()
     profiles = probed.merge(found, on="customer_id", how="left")
     features = {_VECTOR: vectors[: len(probed)]}
     money = config.report.money
