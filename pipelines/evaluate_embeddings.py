@@ -15,11 +15,12 @@ from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config, Task
 from caspr_spark.evaluate.experiment import EMBEDDING, RFM, Outcome, paired_scores, too_few
 from caspr_spark.evaluate.heads import Array
+from caspr_spark.evaluate.leaks import refuse_leaks
 from caspr_spark.evaluate.next_values import histories, ranking_scores, value_counts
 from caspr_spark.evaluate.questions import HOW_MUCH, YES_OR_NO
 from caspr_spark.evaluate.rfm import rfm_features
 from caspr_spark.evaluate.significance import score_table
-from caspr_spark.evaluate.tasks import newest_event_time, refuse_leaks, task_labels
+from caspr_spark.evaluate.tasks import newest_event_time, task_labels
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.metrics import replace_rows

@@ -27,8 +27,8 @@ from caspr_spark.erase.requests import refuse_unfinished
 from caspr_spark.errors import CasprError, ConfigError
 from caspr_spark.evaluate.experiment import random_splits
 from caspr_spark.evaluate.heads import Array, Data, logistic, ridge
+from caspr_spark.evaluate.leaks import refuse_leaks
 from caspr_spark.evaluate.questions import how_much, yes_or_no
-from caspr_spark.evaluate.tasks import refuse_leaks
 from caspr_spark.lease import lease
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder
 from caspr_spark.model.batch import known_columns

@@ -6,8 +6,6 @@ from typing import Literal
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from caspr_spark.errors import UnsafeError
-
 
 def task_labels(
     events: DataFrame,
@@ -60,23 +58,3 @@ def task_labels(
 def newest_event_time(events: DataFrame, *, source: str) -> DataFrame:
     """`events` -> one row with `microseconds`, the newest event of `source` since 1970 (UTC); null if there is none."""
     return events.where(F.col("source") == source).select(F.unix_micros(F.max("event_time")).alias("microseconds"))
-
-
-def refuse_leaks(*, cut: datetime, model: datetime, sequences: datetime, embedding: datetime) -> None:
-    """The times that the checkpoint's training data, the sequences and the vectors are as of must not pass the cut.
-
-    Raises:
-        UnsafeError: naming each that could have seen events at or after the cut, or is not of the cut.
-    """
-    problems = []
-    if model > cut:
-        problems.append(f"the checkpoint was trained on events up to {model.isoformat()}, after the cut")
-    if sequences != cut:
-        problems.append(f"the sequences are as of {sequences.isoformat()}, expected the cut")
-    if embedding != cut:
-        problems.append(f"the vectors are as of {embedding.isoformat()}, expected the cut")
-    if problems:
-        raise UnsafeError(
-            f"evaluation at the cut {cut.isoformat()} refused: {'; '.join(problems)}. "
-            "Train on an as_of up to the cut, and embed as of the cut."
-        )

@@ -3,12 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from caspr_spark.errors import UnsafeError
-from caspr_spark.evaluate.tasks import newest_event_time, refuse_leaks, task_labels
+from caspr_spark.evaluate.tasks import newest_event_time, task_labels
 
 CUT = datetime(2017, 10, 2, tzinfo=UTC)
 SHOP: dict[str, Any] = {"source": "shop", "money": "spend", "cut": CUT, "active_days": 56, "horizon_days": 28}
@@ -98,12 +96,3 @@ def test_newest_event_is_of_the_source(spark: SparkSession) -> None:
     newest = newest_event_time(events, source="shop").collect()[0]["microseconds"]
     assert newest == int(CUT.timestamp()) * 1_000_000
     assert newest_event_time(events, source="none").collect()[0]["microseconds"] is None
-
-
-def test_f58_a_model_or_vector_of_after_the_cut_is_refused() -> None:
-    refuse_leaks(cut=CUT, model=CUT, sequences=CUT, embedding=CUT)
-    refuse_leaks(cut=CUT, model=CUT - DAY, sequences=CUT, embedding=CUT)
-    with pytest.raises(UnsafeError, match="trained on events up to 2017-10-03"):
-        refuse_leaks(cut=CUT, model=CUT + DAY, sequences=CUT, embedding=CUT)
-    with pytest.raises(UnsafeError, match=r"sequences are as of 2017-10-03.*vectors are as of 2017-10-01"):
-        refuse_leaks(cut=CUT, model=CUT, sequences=CUT + DAY, embedding=CUT - DAY)

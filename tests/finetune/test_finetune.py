@@ -212,7 +212,8 @@ def test_a_vocabulary_that_grew_changes_no_answer_of_an_older_model(root: Path) 
     pd.testing.assert_frame_equal(predictions_of(root, "before"), predictions_of(root, "after"))
 
 
-def test_a_model_that_was_trained_past_the_cut_is_refused(root: Path) -> None:
+def test_f58_a_model_whose_pretraining_overlaps_the_label_window_is_refused(root: Path) -> None:
+    """Labels are about what came at or after the cut."""
     later = {"as_of": AS_OF.replace(year=2025)}
     model = save_untrained(root, read_manifest(sequences_folder(root, AS_OF)).model_copy(update=later), seed=2)
     with pytest.raises(UnsafeError, match=r"trained on events up to 2025-01-01.*, after the cut"):
