@@ -513,20 +513,26 @@ class MonitorSection(Section):
 class Task(Section):
     """A question that the embedding is tested on."""
 
-    kind: Literal["churn", "value", "event", "next_values"]
+    kind: Literal["churn", "value", "event", "next_values", "attribute"]
     """churn: no activity of `source` within the horizon; value: the sum of its `money` within the horizon; event: an
-    activity of the source `event` within the horizon; next_values: the values of its `attribute` within the horizon."""
+    activity of the source `event` within the horizon; next_values: the values of its `attribute` within the horizon;
+    attribute: what profiles say of the customer at the cut, asked of vectors that are made without any profile."""
     source: Name
     """Its activities are those that the RFM baseline is made of, and its newest one tells how far labels are known."""
     event: Name | None = None
     """Source that a task of kind event asks for; of no other kind."""
     after: Name | None = None
-    """Source whose activities choose the population; none: `source`. Not of next_values."""
+    """Source whose activities choose the population; none: `source`. Not of next_values and attribute."""
     attribute: Name | None = None
-    """Categorical or set attribute of `source` whose values a task of kind next_values ranks; of no other kind."""
+    """next_values: categorical or set attribute of `source` whose values are ranked; attribute: profile attribute that
+    is asked for; of no other kind."""
+    values: Annotated[list[str], Field(min_length=1)] | None = None
+    """Kind attribute, of a categorical one: the answer is yes for customers who have one of these values. A numerical
+    one has none: the number itself is guessed."""
     active_days: Positive
     """Population: customers with an activity in this many days before the cut."""
-    horizon_days: Positive
+    horizon_days: Positive | None = None
+    """Labels are of so many days that begin at the cut. Not of attribute, which is known at the cut."""
     money: Name
     """Numerical attribute of `source`: what value sums up; for the monetary features of the RFM baseline."""
 
@@ -534,10 +540,15 @@ class Task(Section):
     def _names_what_is_asked_for(self) -> "Task":
         if (self.kind == "event") != (self.event is not None):
             raise ValueError("kind event needs `event`, the source that is asked for; no other kind has it")
-        if (self.kind == "next_values") != (self.attribute is not None):
-            raise ValueError("kind next_values needs `attribute`, whose values are ranked; no other kind has it")
-        if self.kind == "next_values" and self.after is not None:
-            raise ValueError("kind next_values asks the customers of `source`; it has no `after`")
+        asks_for_values = self.kind in ("next_values", "attribute")
+        if asks_for_values != (self.attribute is not None):
+            raise ValueError("kinds next_values and attribute need `attribute`; no other kind has it")
+        if asks_for_values and self.after is not None:
+            raise ValueError(f"kind {self.kind} asks the customers of `source`; it has no `after`")
+        if (self.kind == "attribute") == (self.horizon_days is not None):
+            raise ValueError("`horizon_days` is needed, but for kind attribute: what it asks for is known at the cut")
+        if self.kind != "attribute" and self.values is not None:
+            raise ValueError("`values` are of kind attribute alone")
         return self
 
 

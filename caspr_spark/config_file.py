@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from caspr_spark.config import Config, Recipe, overlaid
+from caspr_spark.config import Config, Recipe, Task, overlaid
 from caspr_spark.errors import ConfigError
 
 Key = tuple[str, ...]
@@ -175,10 +175,7 @@ def _contradictions(config: Config) -> list[tuple[Key, str]]:
             task.money not in chosen.attributes or chosen.attributes[task.money].kind != "numerical"
         ):
             problems.append(((*key, "money"), f"'{task.money}' is no numerical attribute of source '{task.source}'"))
-        ranked = chosen.attributes.get(task.attribute) if chosen is not None and task.attribute else None
-        if chosen is not None and task.attribute and (ranked is None or ranked.kind == "numerical"):
-            found = f"'{task.attribute}' is no categorical or set attribute of source '{task.source}'"
-            problems.append(((*key, "attribute"), found))
+        problems += [((*key, field), found) for field, found in _attribute_problems(config, task)]
     wanted: list[tuple[str, str | None, set[str]]] = [
         ("money", config.report.money, {"numerical"}),
         ("describe_by", config.report.describe_by, {"categorical", "set"}),
@@ -220,4 +217,23 @@ def _of_recipe(config: Config, name: str, recipe: Recipe) -> list[tuple[Key, str
             ((*key, *map(str, details["loc"])), re.sub(r"^Value error, ", "", details["msg"]))
             for details in error.errors()
         ]
+    return []
+
+
+def _attribute_problems(config: Config, task: Task) -> list[tuple[str, str]]:
+    """(field of the task, what is wrong) of the attribute that it asks for."""
+    if task.kind == "attribute":
+        asked = config.profile_attributes.get(task.attribute or "")
+        if asked is None:
+            known = ", ".join(config.profile_attributes) or "none"
+            return [("attribute", f"no profile has '{task.attribute}'; profile attributes are: {known}")]
+        if (asked.kind == "categorical") != (task.values is not None):
+            expected = (
+                "list the values that mean yes" if task.values is None else "the number is guessed, without values"
+            )
+            return [("values", f"'{task.attribute}' is {asked.kind}; {expected}")]
+    elif task.attribute is not None and task.source in config.sources:
+        ranked = config.sources[task.source].attributes.get(task.attribute)
+        if ranked is None or ranked.kind == "numerical":
+            return [("attribute", f"'{task.attribute}' is no categorical or set attribute of source '{task.source}'")]
     return []

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from caspr_spark.config import Config
 from caspr_spark.evaluate.heads import Array
-from caspr_spark.model.ablations import evenly_spaced, newest, shuffled, untrained, without_source
+from caspr_spark.model.ablations import evenly_spaced, newest, profiles_hidden, shuffled, untrained, without_source
 from caspr_spark.model.batch import Columns
 from caspr_spark.model.checkpoint import Checkpoint
 from caspr_spark.model.scoring import encode, network_of
@@ -18,14 +18,16 @@ from pipelines.stored_sequences import StoredSequences
 from schemas.vocabulary import VOCABULARY
 
 LENGTHS = (16, 64)
+PROFILES_HIDDEN = "profiles_hidden"
 
 
 def ablated_vectors(
-    spark: SparkSession, config: Config, checkpoint: Checkpoint, stored: StoredSequences
+    spark: SparkSession, config: Config, checkpoint: Checkpoint, stored: StoredSequences, *, has_profiles: bool
 ) -> dict[str, Array]:
     """Arm -> vectors of the customers of `stored`, in their order; zeros for one of whom nothing is left.
 
-    order_shuffled, time_removed, newest_16, newest_64, without_<source> and random_weights.
+    order_shuffled, time_removed, newest_16, newest_64, without_<source>, random_weights and, where they are still in
+    the sequences (`has_profiles`), profiles_hidden.
     """
     layout, (columns, as_of_us) = checkpoint.model.layout, stored
     kinds: dict[str, dict[str, Any]] = {
@@ -36,10 +38,17 @@ def ablated_vectors(
     ids = _source_ids(spark, config)
     if len(ids) > 1:
         kinds |= {f"without_{name}": without_source(columns, layout, source_id=ids[name]) for name in sorted(ids)}
+    if has_profiles and (layout.profile_categorical or layout.profile_numerical):
+        kinds[PROFILES_HIDDEN] = profiles_hidden(columns)
     encoder = network_of(checkpoint).encoder
     found = {arm: _encoded(encoder, changed, layout, as_of_us) for arm, changed in kinds.items()}
     random = untrained(checkpoint, seed=config.seed).encoder
     return found | {"random_weights": _encoded(random, columns, layout, as_of_us)}
+
+
+def encoded(checkpoint: Checkpoint, stored: StoredSequences) -> Array:
+    """float64 [C, E]: the vectors of the customers of `stored`, in their order."""
+    return _encoded(network_of(checkpoint).encoder, stored.columns, checkpoint.model.layout, stored.as_of_us)
 
 
 def _encoded(encoder: Any, columns: Columns, layout: Any, as_of_us: int) -> Array:

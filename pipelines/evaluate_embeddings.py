@@ -2,9 +2,10 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,20 +16,22 @@ from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config, Task
 from caspr_spark.evaluate.experiment import EMBEDDING, RFM, Outcome, paired_scores, too_few
 from caspr_spark.evaluate.heads import Array
-from caspr_spark.evaluate.leaks import refuse_leaks
-from caspr_spark.evaluate.next_values import histories, ranking_scores, value_counts
-from caspr_spark.evaluate.questions import HOW_MUCH, YES_OR_NO
-from caspr_spark.evaluate.rfm import rfm_features
+from caspr_spark.evaluate.leaks import newest_sequence_time, refuse_leaks, telling_alone
+from caspr_spark.evaluate.next_values import histories, ranking_scores
+from caspr_spark.evaluate.questions import HOW_MUCH, WHICH_NUMBER, YES_OR_NO, Question
 from caspr_spark.evaluate.significance import score_table
-from caspr_spark.evaluate.tasks import newest_event_time, task_labels
+from caspr_spark.evaluate.tasks import newest_event_time
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.metrics import replace_rows
+from caspr_spark.model.ablations import profiles_hidden
 from caspr_spark.model.checkpoint import load_checkpoint
 from caspr_spark.registry import checkpoint_folder, read_card, read_model, write_card
 from caspr_spark.tables import create_table, last_commit_notes, read_table
-from pipelines.ablated_vectors import ablated_vectors
-from pipelines.contracts import event_contract
+from pipelines.ablated_vectors import ablated_vectors, encoded
+from pipelines.contracts import event_contract, profile_contract
+from pipelines.known_profiles import known_profiles
+from pipelines.labelled_customers import ATTRIBUTE, NEXT_VALUES, NO_FEATURES, checked_counts, checked_customers
 from pipelines.monitor_embeddings import published_run
 from pipelines.recipe_vectors import recipe_vectors
 from pipelines.stored_sequences import stored_sequences
@@ -36,8 +39,13 @@ from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
 from schemas.task_scores import TASK_SCORES
 
-_NEXT_VALUES = "next_values"
-_QUESTIONS = {"churn": YES_OR_NO, "value": HOW_MUCH, "event": YES_OR_NO}
+
+class _Found(NamedTuple):
+    """Of one task: customers asked about, their scores (None: there are none, a note says why), notes for the user."""
+
+    num_customers: int
+    outcome: Outcome | None
+    notes: list[str]
 
 
 def evaluate_embeddings(
@@ -48,28 +56,30 @@ def evaluate_embeddings(
     The scores stand in TASK_SCORES and on the model's card. `model_version`: of the vectors; None for the champion's.
 
     Raises:
-        UnsafeError: the vectors, or the model that made them, could have seen the future.
+        UnsafeError: features, vectors or the model that made them could have seen the future.
         CasprError: no run was published for this as_of.
     """
     model_version = model_version or champion_of(config.root)
     run_id = published_run(spark, config.root, as_of, model_version)
     history = read_table(spark, CUSTOMER_EMBEDDING_HISTORY, config.root)
-    run = history.where(F.col("run_id") == run_id).select("customer_id", "embedding", "as_of")
-    _refuse_leaks(config.root, run, model_version=model_version, cut=as_of)
+    run = history.where(F.col("run_id") == run_id).select("customer_id", "embedding", "as_of", "last_event_time")
+    _refuse_leaks(spark, config.root, run, model_version=model_version, cut=as_of)
     events = read_table(spark, event_contract(config), config.root)
     events_made_from = last_commit_notes(spark, event_contract(config), config.root).get("made_from")
 
     num_scored = task_score_table(spark, config, as_of, model_version)["task"].value_counts().to_dict()
     notes, changed, num_customers, num_scores = [], False, 0, 0
     for name, task in config.evaluate.tasks.items():
-        end = as_of + timedelta(days=task.horizon_days)
-        newest = newest_event_time(events, source=task.source).first()
-        if newest is None or newest["microseconds"] is None or _utc(newest["microseconds"]) < end:
-            notes.append(f"{name}: skipped, the labels up to {end:%Y-%m-%d} are not known yet")
-            continue
+        if task.horizon_days is not None:
+            end = as_of + timedelta(days=task.horizon_days)
+            newest = newest_event_time(events, source=task.source).first()
+            if newest is None or newest["microseconds"] is None or _utc(newest["microseconds"]) < end:
+                notes.append(f"{name}: skipped, the labels up to {end:%Y-%m-%d} are not known yet")
+                continue
         made_from = fingerprint(
             run=run_id,
             events=events_made_from,
+            profiles=_profiles_made_from(spark, config) if task.kind == ATTRIBUTE else None,
             task=task.model_dump(),
             evaluate=config.evaluate.model_dump(exclude={"tasks"}),
             seed=config.seed,
@@ -78,37 +88,21 @@ def evaluate_embeddings(
         known = read_evaluation(place)
         if known.get("made_from") == made_from and num_scored.get(name) == known["num_scores"]:
             num_customers, num_scores = num_customers + known["num_customers"], num_scores + known["num_scores"]
+            notes += known["notes"]
             continue
-        num_labelled, outcome = _outcome(spark, events, run, config, task, cut=as_of, model_version=model_version)
-        if isinstance(outcome, str):
-            notes.append(f"{name}: skipped, {outcome}")
+        found = _outcome(spark, events, run, config, name, cut=as_of, model_version=model_version)
+        notes += found.notes
+        if found.outcome is None:
             continue
-        scores = _score_rows(spark, outcome.scores, task=name, as_of=as_of, model_version=model_version)
+        scores = _score_rows(spark, found.outcome.scores, task=name, as_of=as_of, model_version=model_version)
         replace_rows(scores, TASK_SCORES, config.root, {"task": name, "as_of": as_of, "model_version": model_version})
-        about = {"num_customers": num_labelled, "num_scores": len(outcome.scores)}
-        _write_json(place, {"made_from": made_from, **about, "curves": outcome.curves})
-        changed, num_customers = True, num_customers + num_labelled
-        num_scores += len(outcome.scores)
+        about = {"num_customers": found.num_customers, "num_scores": len(found.outcome.scores), "notes": found.notes}
+        _write_json(place, {"made_from": made_from, **about, "curves": found.outcome.curves})
+        changed, num_customers = True, num_customers + found.num_customers
+        num_scores += len(found.outcome.scores)
     if changed:
         _note_on_card(config.root, model_version, task_score_table(spark, config, as_of, model_version), as_of)
     return Summary("evaluate", num_customers, num_scores, tuple(notes), changed=changed)
-
-
-def labelled_customers(events: DataFrame, run: DataFrame, *, task: Task, cut: datetime) -> DataFrame:
-    """The population of a task that has a vector: customer_id, label, rule, embedding and the RFM features.
-
-    Of next_values: label is whether any value comes within the horizon, rule is 0.
-    """
-    if task.kind == _NEXT_VALUES:
-        counted = value_counts(events, **_what_comes(task), cut=cut)
-        labels = counted.groupBy("customer_id").agg((F.sum("num_after") > 0).cast("double").alias("label"))
-        labels = labels.withColumn("rule", F.lit(0.0))
-    else:
-        labels = task_labels(events, cut=cut, **task.model_dump(exclude={"attribute"}))
-    vectors = run.select("customer_id", "embedding")
-    others = [name for name in dict.fromkeys((task.event, task.after)) if name and name != task.source]
-    features = rfm_features(events, source=task.source, money=task.money, cut=cut, others=others)
-    return labels.join(vectors, on="customer_id", how="inner").join(features, on="customer_id", how="inner")
 
 
 def task_score_table(
@@ -127,19 +121,41 @@ def evaluation_file(root: str, task: str, as_of: datetime, model_version: str) -
 
 
 def read_evaluation(place: Path) -> dict[str, Any]:
-    """made_from, num_customers, num_scores and curves; empty where there are none."""
+    """made_from, num_customers, num_scores, notes and curves; empty where there are none."""
     return dict(json.loads(place.read_text())) if place.exists() else {}
 
 
-def _refuse_leaks(root: str, run: DataFrame, *, model_version: str, cut: datetime) -> None:
-    newest = run.agg(F.unix_micros(F.max("as_of")).alias("microseconds")).first()
+def _refuse_leaks(spark: SparkSession, root: str, run: DataFrame, *, model_version: str, cut: datetime) -> None:
+    ages = [F.unix_micros(F.max(name)).alias(name) for name in ("as_of", "last_event_time")]
+    newest = run.agg(*ages).first()
     assert newest is not None  # an aggregate without groups has one row
+    folder = sequences_folder(root, cut)
+    manifest = read_manifest(folder)
+    files = [str((folder / file.path).resolve()) for file in manifest.files]
+    in_sequences = newest_sequence_time(spark.read.parquet(*files)).first() if files else None
+    last_times = {
+        "vectors": newest["last_event_time"],
+        "sequences": in_sequences and in_sequences["microseconds"],
+    }
     refuse_leaks(
         cut=cut,
         model=read_model(checkpoint_folder(root, model_version)).as_of,
-        sequences=read_manifest(sequences_folder(root, cut)).as_of,
-        embedding=_utc(newest["microseconds"]),
+        sequences=manifest.as_of,
+        embedding=_utc(newest["as_of"]),
+        newest_events={name: None if time is None else _utc(time) for name, time in last_times.items()},
     )
+
+
+def _profiles_made_from(spark: SparkSession, config: Config) -> Any:
+    notes = last_commit_notes(spark, profile_contract(config), config.root)
+    return notes.get("made_from") or notes.get("version")
+
+
+def _question(task: Task) -> Question:
+    """Of next_values: whether there are enough customers to whom any value comes."""
+    if task.kind == ATTRIBUTE:
+        return WHICH_NUMBER if task.values is None else YES_OR_NO
+    return HOW_MUCH if task.kind in ("value", NEXT_VALUES) else YES_OR_NO
 
 
 def _outcome(
@@ -147,39 +163,58 @@ def _outcome(
     events: DataFrame,
     run: DataFrame,
     config: Config,
-    task: Task,
+    name: str,
     *,
     cut: datetime,
     model_version: str,
-) -> tuple[int, Outcome | str]:
-    """Number of customers asked about, and their scores; in place of these, why there are none."""
-    customers = labelled_customers(events, run, task=task, cut=cut).toPandas().sort_values("customer_id")
-    labels = customers["label"].to_numpy()
-    question = _QUESTIONS.get(task.kind, HOW_MUCH)  # of next_values, enough customers to whom any value comes
+) -> _Found:
+    """What is found for the task `name`. Raises UnsafeError where its features know the future."""
+    task = config.evaluate.tasks[name]
+    is_attribute = task.kind == ATTRIBUTE
+    profiles = known_profiles(spark, config, cut) if is_attribute else None
+    customers = checked_customers(events, run, name=name, task=task, cut=cut, profiles=profiles)
+    labels, asked = customers["label"].to_numpy(), customers["customer_id"].to_list()
+    question = _question(task)
     if too_few(labels, question):
-        found = f"{int((labels > 0).sum())} of {len(customers)} customers"
-        return len(customers), f"{found} have the label, too few to split"
-    hand_made = customers.drop(columns=["customer_id", "label", "rule", "embedding"]).to_numpy(dtype=float)
+        num_labelled = len(labels) if question is WHICH_NUMBER else int((labels > 0).sum())
+        found = f"{num_labelled} of {len(customers)} customers"
+        return _Found(len(customers), None, [f"{name}: skipped, {found} have the label, too few to split"])
+    hand_made = customers.drop(columns=NO_FEATURES)
     vectors = np.vstack(customers["embedding"].to_list()).astype(float)
-    features: dict[str, Array] = {RFM: hand_made, EMBEDDING: vectors}
-    if config.evaluate.ablations or config.evaluate.recipes:
+    encoded_anew = {}
+    if is_attribute or config.evaluate.ablations or config.evaluate.recipes:
         checkpoint = load_checkpoint(checkpoint_folder(config.root, model_version))
-        asked = customers["customer_id"].to_list()
         stored = stored_sequences(config, cut, customers=asked, layout=checkpoint.model.layout)
-        features |= ablated_vectors(spark, config, checkpoint, stored) if config.evaluate.ablations else {}
-        features |= recipe_vectors(config, cut, stored)
+        if is_attribute:
+            stored = stored._replace(columns=profiles_hidden(stored.columns))
+            vectors = encoded(checkpoint, stored)
+        if config.evaluate.ablations:
+            encoded_anew |= ablated_vectors(spark, config, checkpoint, stored, has_profiles=not is_attribute)
+        encoded_anew |= recipe_vectors(config, cut, stored)
+    features: dict[str, Array] = {RFM: hand_made.to_numpy(dtype=float), EMBEDDING: vectors}
+    names = {RFM: list(hand_made.columns), EMBEDDING: [f"number {place}" for place in range(vectors.shape[1])]}
+    notes = _suspicions(name, features, names, labels) if question is YES_OR_NO else []
+    features |= encoded_anew
     how: dict[str, Any] = config.evaluate.model_dump(include={"num_splits", "test_share", "validation_share"})
     how["seed"] = config.seed
-    if task.kind == _NEXT_VALUES:
-        counted = value_counts(events, **_what_comes(task), cut=cut).toPandas()
-        return len(customers), ranking_scores(features, histories(counted, customers["customer_id"].to_list()), **how)
-    rule = customers["rule"].to_numpy()
+    if task.kind == NEXT_VALUES:
+        counted = checked_counts(events, name=name, task=task, cut=cut)
+        return _Found(len(customers), ranking_scores(features, histories(counted, asked), **how), notes)
+    rule = np.full(len(labels), labels.mean()) if is_attribute else customers["rule"].to_numpy()
     how["label_counts"] = config.evaluate.label_counts
-    return len(customers), paired_scores(features, labels, rule=rule, question=question, **how)
+    return _Found(len(customers), paired_scores(features, labels, rule=rule, question=question, **how), notes)
 
 
-def _what_comes(task: Task) -> dict[str, Any]:
-    return task.model_dump(include={"source", "attribute", "active_days", "horizon_days"})
+def _suspicions(
+    task: str, features: Mapping[str, Array], names: Mapping[str, Sequence[str]], labels: Array
+) -> list[str]:
+    """A note for each number that tells the label alone. `names`: arm -> of the columns of its features."""
+    return [
+        f"warning: {task}: {arm} feature {names[arm][place]} alone tells the label (AUROC {area:.3f}): is it known "
+        "before the cut?"
+        for arm, values in features.items()
+        for place, area in telling_alone(values, labels).items()
+    ]
 
 
 def _score_rows(

@@ -25,18 +25,17 @@ class StoredSequences(NamedTuple):
 def stored_sequences(config: Config, cut: datetime, *, customers: Sequence[str], layout: Layout) -> StoredSequences:
     """Those of `customers`, in their order, with the ids that a model of `layout` knows.
 
-    Raises CasprError where they are of a refresh, which holds some customers only.
+    Raises CasprError where some have none, as most in the sequences of a refresh.
     """
-    folder = sequences_folder(config.root, cut)
-    manifest = read_manifest(folder)
-    if manifest.kind == "refresh":
+    folder, names = sequences_folder(config.root, cut), columns_of(layout)
+    files = [folder / file.path for file in read_manifest(folder).files]
+    stored = pd.concat([pq.read_table(file, columns=["customer_id", *names]).to_pandas() for file in files])
+    if missing := set(customers) - set(stored["customer_id"]):
         raise CasprError(
-            f"evaluate: the sequences as of {cut.isoformat()} are of a refresh and hold some customers only; run "
-            "build_sequences for this as_of, or leave out evaluate.ablations and evaluate.recipes"
+            f"{folder}: expected the sequences of {len(customers):,} customers who have a vector, {len(missing):,} are "
+            "not there; run build_sequences for this as_of"
         )
-    names = columns_of(layout)
-    read = [pq.read_table(folder / file.path, columns=["customer_id", *names]).to_pandas() for file in manifest.files]
-    stored = pd.concat(read).set_index("customer_id").loc[list(customers)]
+    stored = stored.set_index("customer_id").loc[list(customers)]
     columns = known_columns({name: _stacked(stored[name]) for name in names}, layout)
     return StoredSequences(columns, round(cut.timestamp() * 1_000_000))
 

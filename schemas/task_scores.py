@@ -12,8 +12,8 @@ TASK_SCORES = Contract(
             "arm",
             "string",
             "rfm, embedding, both (concatenated), fused (averaged, or learnt), rule (naive), ease (values by what else "
-            "the customer had); order_shuffled, time_removed, newest_16, newest_64, without_<source>, random_weights: "
-            "vectors with something taken out; customers: counts of the split",
+            "the customer had); order_shuffled, time_removed, newest_16, newest_64, without_<source>, "
+            "profiles_hidden, random_weights: vectors with something taken out; customers: counts of the split",
         ),
         Column(
             "head",

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from caspr_spark.evaluate.bootstrap import TwoArms, advantages
 from caspr_spark.evaluate.heads import Array, Data, Fitted
-from caspr_spark.evaluate.questions import YES_OR_NO, Question, Weighted, best_of
+from caspr_spark.evaluate.questions import WHICH_NUMBER, YES_OR_NO, Question, Weighted, best_of
 
 RULE, RFM, EMBEDDING, BOTH, FUSED = "rule", "rfm", "embedding", "both", "fused"
 ARMS = (RFM, EMBEDDING, BOTH, FUSED)
@@ -198,7 +198,10 @@ def _fits(features: Array, labels: Array, split: Split, question: Question, *, s
 
 
 def too_few(labels: Any, question: Question) -> bool:
-    """Whether some part of a split would have hardly any customer of a positive label, or of the answer no."""
+    """Whether some part of a split would have hardly any customer of a positive label, or of the answer no; where a
+    number is asked for, hardly any customer."""
+    if question is WHICH_NUMBER:
+        return len(labels) < LEAST
     return (_rarer(labels) if question is YES_OR_NO else int(np.sum(labels > 0))) < LEAST
 
 

@@ -1,4 +1,4 @@
-"""The two forms a question can have, yes or no and how much: heads, metrics, and how two answers are averaged."""
+"""The forms a question can have, yes or no, how much, and which number: heads, metrics, how answers are averaged."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from caspr_spark.evaluate.weighted import weighted_auroc, weighted_average_preci
 
 HIGH_VALUE_SHARE = 0.8
 """The high-value customers are the fewest that make this share of all value."""
+_HIGH_VALUE = "high_value_auroc"
 LOWER_IS_BETTER = frozenset({"rmse", "mae"})
 Metrics = dict[str, float]
 Weighted = Callable[[Array, Array, Array, Array], Mapping[str, Array]]
@@ -58,8 +59,13 @@ def how_much(truth: Array, predicted: Array, everybody: Array) -> Metrics:
         "rmse": rmse(truth, predicted),
         "mae": mae(truth, predicted),
         "spearman": float(spearmanr(truth, predicted).statistic) if np.ptp(predicted) and np.ptp(truth) else 0.0,
-        "high_value_auroc": float(roc_auc_score(is_high, predicted)) if 0 < is_high.sum() < len(is_high) else np.nan,
+        _HIGH_VALUE: float(roc_auc_score(is_high, predicted)) if 0 < is_high.sum() < len(is_high) else np.nan,
     }
+
+
+def which_number(truth: Array, predicted: Array, everybody: Array) -> Metrics:
+    """`how_much` of numbers that do not add up, such as years: nobody is of high value."""
+    return {name: score for name, score in how_much(truth, predicted, everybody).items() if name != _HIGH_VALUE}
 
 
 def weighted_yes_or_no(truth: Array, predicted: Array, _everybody: Array, weights_RC: Array) -> Mapping[str, Array]:
@@ -76,8 +82,14 @@ def weighted_how_much(truth: Array, predicted: Array, everybody: Array, weights_
     return {
         "rmse": weighted_rmse(truth, predicted, weights_RC),
         "mae": weighted_mae(truth, predicted, weights_RC),
-        "high_value_auroc": weighted_auroc(is_high, predicted, weights_RC),
+        _HIGH_VALUE: weighted_auroc(is_high, predicted, weights_RC),
     }
+
+
+def weighted_which_number(truth: Array, predicted: Array, everybody: Array, weights_RC: Array) -> Mapping[str, Array]:
+    """`which_number` of weighted customers, but for spearman."""
+    found = weighted_how_much(truth, predicted, everybody, weights_RC)
+    return {name: scores_R for name, scores_R in found.items() if name != _HIGH_VALUE}
 
 
 def high_value(labels: Array) -> float:
@@ -106,3 +118,4 @@ HOW_MUCH = Question(
     metrics=how_much,
     weighted=weighted_how_much,
 )
+WHICH_NUMBER = HOW_MUCH._replace(metrics=which_number, weighted=weighted_which_number)

@@ -1,5 +1,9 @@
-"""Questions about the future. Features see strictly less than the cut; labels begin at it."""
+"""Questions about the future, whose labels begin at the cut, and about what is known of a customer at the cut.
 
+Features see strictly less than the cut.
+"""
+
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -53,6 +57,29 @@ def task_labels(
     return counted.where(F.col("num_active") > 0).select(
         "customer_id", label.cast("double").alias("label"), rule.cast("double").alias("rule")
     )
+
+
+def attribute_labels(
+    events: DataFrame,
+    profiles: DataFrame,
+    *,
+    source: str,
+    attribute: str,
+    values: Sequence[str] | None,
+    cut: datetime,
+    active_days: int,
+) -> DataFrame:
+    """`events`, and profiles as of the cut -> customer_id, label (double) of the population at `cut` (UTC).
+
+    Population: customers with an event of `source` in the `active_days` before the cut, of whom the `attribute` is
+    known. The label is their number; with `values`, 1 for one of these and otherwise 0.
+    """
+    time, told = F.col("event_time"), F.col(attribute)
+    is_active = (F.col("source") == source) & (time < F.lit(cut)) & (time >= F.lit(cut - timedelta(days=active_days)))
+    active = events.where(is_active).select("customer_id")
+    label = (told if values is None else told.isin(*values)).cast("double").alias("label")
+    labels = profiles.select("customer_id", label).where(F.col("label").isNotNull() & ~F.isnan("label"))
+    return labels.join(active, on="customer_id", how="left_semi")
 
 
 def newest_event_time(events: DataFrame, *, source: str) -> DataFrame:

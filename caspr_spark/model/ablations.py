@@ -15,7 +15,7 @@ from caspr_spark.model.checkpoint import Checkpoint
 from caspr_spark.model.network import Network
 from caspr_spark.model.scoring import network_of
 from caspr_spark.model.values import CALENDAR, SOURCE
-from schemas.vocabulary import UNKNOWN_ID
+from schemas.vocabulary import PADDING_ID, UNKNOWN_ID
 
 _EVENTS = ("categorical", "sets", "numerical")
 
@@ -60,6 +60,15 @@ def without_source(columns: Columns, layout: Layout, *, source_id: int) -> dict[
     shape = (*_is_real(columns).shape, len(layout.categorical))
     is_other_BT = np.asarray(columns["categorical"]).reshape(shape)[:, :, position] != source_id
     return kept_events(columns, layout, _is_real(columns) & is_other_BT)
+
+
+def profiles_hidden(columns: Columns) -> dict[str, NDArray[Any]]:
+    """Customers as those without any profile: ids 0 and NaN there. Their events stay."""
+    hidden = {name: np.asarray(values) for name, values in columns.items()}
+    for name, absent in (("profile_categorical", PADDING_ID), ("profile_numerical", np.nan)):
+        if name in hidden:
+            hidden[name] = np.full_like(hidden[name], absent)
+    return hidden
 
 
 def kept_events(columns: Columns, layout: Layout, is_kept_BT: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:

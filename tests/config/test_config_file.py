@@ -156,11 +156,47 @@ def test_a_task_names_what_its_kind_asks_for_and_nothing_else(write: Write) -> N
     overlay = write(
         f"evaluate: {{tasks: {{a: {{kind: next_values, {task}}}, b: {{kind: churn, attribute: a, {task}}}}}}}"
     )
-    found = "kind next_values needs `attribute`, whose values are ranked; no other kind has it"
+    found = "kinds next_values and attribute need `attribute`; no other kind has it"
     assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.{name}': {found}" for name in ("a", "b")]
     overlay = write(f"evaluate: {{tasks: {{a: {{kind: next_values, attribute: c, after: d, {task}}}}}}}")
     found = "kind next_values asks the customers of `source`; it has no `after`"
     assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.a': {found}"]
+    overlay = write(f"evaluate: {{tasks: {{a: {{kind: churn, values: [b], {task}}}}}}}")
+    assert problems(overlay)[1:] == ["shop.yaml: 'evaluate.tasks.a': `values` are of kind attribute alone"]
+
+
+def test_what_is_known_at_the_cut_has_no_horizon_and_all_else_has_one(write: Write) -> None:
+    task = "source: a, active_days: 5, money: spend"
+    of_churn, of_attribute = f"{{kind: churn, {task}}}", f"{{kind: attribute, attribute: b, horizon_days: 5, {task}}}"
+    overlay = write(f"evaluate: {{tasks: {{a: {of_churn}, b: {of_attribute}}}}}")
+    found = "`horizon_days` is needed, but for kind attribute: what it asks for is known at the cut"
+    assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.{name}': {found}" for name in ("a", "b")]
+
+
+def test_an_attribute_task_asks_for_a_profile_and_lists_what_means_yes(write: Write) -> None:
+    task = "kind: attribute, source: a, active_days: 5, money: spend"
+    overlay = write(
+        f"""
+sources:
+  a: {{format: csv, path: a.csv, entity: c, time: {{column: t}}, attributes: {{spend: {{kind: numerical}}}}}}
+profiles:
+  people:
+    {{format: csv, path: p.csv, entity: c,
+     attributes: {{income: {{kind: categorical}}, age: {{kind: numerical}}}}}}
+evaluate:
+  tasks:
+    wrong: {{{task}, attribute: spend}}
+    income: {{{task}, attribute: income}}
+    age: {{{task}, attribute: age, values: ["30"]}}
+    high_income: {{{task}, attribute: income, values: [high]}}
+    age_itself: {{{task}, attribute: age}}
+"""
+    )
+    assert problems(overlay)[1:] == [
+        "shop.yaml: evaluate.tasks.wrong.attribute: no profile has 'spend'; profile attributes are: income, age",
+        "shop.yaml: evaluate.tasks.income.values: 'income' is categorical; list the values that mean yes",
+        "shop.yaml: evaluate.tasks.age.values: 'age' is numerical; the number is guessed, without values",
+    ]
 
 
 def test_a_recipe_must_fit_into_the_sections_that_it_changes(write: Write) -> None:

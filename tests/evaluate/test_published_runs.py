@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from pyspark.sql import functions as F
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.errors import CasprError, DriftAlert, UnsafeError
+from caspr_spark.evaluate import leaks
 from caspr_spark.evaluate.significance import score_table
 from caspr_spark.manifest import (
     CategoricalAttribute,
@@ -30,8 +32,10 @@ from caspr_spark.manifest import (
 from caspr_spark.metrics import write_metrics
 from caspr_spark.runs import Run, record_run
 from caspr_spark.tables import read_table, table_path, write_table
+from pipelines import labelled_customers as asked_about
 from pipelines.contracts import event_contract
-from pipelines.evaluate_embeddings import evaluate_embeddings, labelled_customers, task_score_table
+from pipelines.evaluate_embeddings import evaluate_embeddings, task_score_table
+from pipelines.labelled_customers import labelled_customers
 from pipelines.monitor_embeddings import monitor_embeddings
 from pipelines.write_report import write_report
 from schemas.contract import Contract
@@ -136,7 +140,7 @@ def run_rows(spark: SparkSession, as_of: datetime, *, turned: int, model: str) -
     return spark.createDataFrame(rows, "customer_id string, embedding array<float>").select(
         "*",
         F.lit(as_of).alias("as_of"),
-        F.lit(as_of).alias("last_event_time"),
+        F.lit(as_of - timedelta(hours=1)).alias("last_event_time"),
         F.lit(2).alias("num_events"),
         F.lit(model).alias("model_version"),
         F.lit(f"{model}-{as_of:%m%d}").alias("run_id"),
@@ -300,15 +304,103 @@ def test_task_whose_labels_are_not_known_yet_is_skipped(spark: SparkSession, lak
     assert not summary.changed
 
 
-def test_f58_a_model_trained_past_the_cut_is_refused(spark: SparkSession, lake: Config) -> None:
+def with_task(config: Config, name: str, **changes: Any) -> Config:
+    """Another task alone: churn with changes."""
+    task = config.evaluate.tasks["churn"].model_copy(update=changes)
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"tasks": {name: task}})})
+
+
+@pytest.mark.parametrize("days_after_the_cut", [0, 7, 14])
+def test_f58_a_model_whose_pretraining_overlaps_a_label_window_is_refused(
+    spark: SparkSession, lake: Config, days_after_the_cut: int
+) -> None:
+    """The labels of training and test customers alike are of the 14 days that begin at the cut."""
     card = Path(lake.root) / "checkpoints" / "m1" / "model.json"
     sound = card.read_text()
-    card.write_text(json.dumps(json.loads(sound) | {"as_of": "2017-10-08T00:00:01Z"}))
+    trained_until = SECOND + timedelta(days=days_after_the_cut, seconds=1)
+    card.write_text(json.dumps(json.loads(sound) | {"as_of": trained_until.isoformat()}))
     try:
-        with pytest.raises(UnsafeError, match="trained on events up to 2017-10-08T00:00:01"):
+        with pytest.raises(
+            UnsafeError, match=f"trained on events up to {trained_until:%Y-%m-%d}T00:00:01.*after the cut"
+        ):
             evaluate_embeddings(spark, lake, SECOND)
     finally:
         card.write_text(sound)
+
+
+def test_f58_a_planted_feature_of_the_future_is_refused_by_its_name(
+    spark: SparkSession, lake: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = asked_about.rfm_features
+
+    def planted(events: Any, *, cut: datetime, **how: Any) -> Any:
+        ahead = F.count_if(F.col("event_time") >= F.lit(cut)).cast("double").alias("num_events_ahead")
+        of_customers = events.groupBy("customer_id").agg(ahead)
+        return sound(events, cut=cut, **how).join(of_customers, on="customer_id", how="inner")
+
+    peeking = with_task(lake, "peeking", active_days=27)
+    monkeypatch.setattr(asked_about, "rfm_features", planted)
+    # two thirds of the customers come again
+    with pytest.raises(
+        UnsafeError, match=r"of peeking at the cut .* these are others: num_events_ahead \(80 of 120\)\."
+    ):
+        evaluate_embeddings(spark, peeking, SECOND)
+    assert "peeking" not in set(task_score_table(spark, peeking, SECOND)["task"])
+
+
+def test_f58_planted_counts_of_values_to_come_are_refused(
+    spark: SparkSession, lake: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = asked_about.value_counts
+
+    def planted(events: Any, **how: Any) -> Any:
+        return sound(events, **how).withColumn("num_before", F.col("num_before") + F.col("num_after"))
+
+    monkeypatch.setattr(asked_about, "value_counts", planted)
+    with pytest.raises(UnsafeError, match=r"of peeking .* these are others: num_before \("):
+        evaluate_embeddings(spark, with_task(lake, "peeking", kind="next_values", attribute="tags"), SECOND)
+
+
+def test_f58_an_event_at_the_cut_in_the_sequences_is_refused(spark: SparkSession, lake: Config) -> None:
+    """The planted event stands between two that are older."""
+    folder = sequences_folder(lake.root, SECOND)
+    manifest = read_manifest(folder)
+    cut = round(SECOND.timestamp() * 1_000_000)
+    rows = [("planted", 3, [cut - 2, cut, cut - 1])]
+    planted = spark.createDataFrame(rows, "customer_id string, num_events int, event_times array<bigint>")
+    planted.coalesce(1).write.parquet(str(folder / "planted"))
+    (part,) = (folder / "planted").glob("*.parquet")
+    file = manifest.files[0].model_copy(update={"path": f"planted/{part.name}"})
+    write_manifest(manifest.model_copy(update={"files": (*manifest.files, file)}), folder)
+    try:
+        with pytest.raises(UnsafeError, match=r"newest event of the sequences is of 2017-10-08T00:00:00\+00:00"):
+            evaluate_embeddings(spark, lake, SECOND)
+    finally:
+        write_manifest(manifest, folder)
+
+
+def test_f58_vectors_that_saw_an_event_at_the_cut_are_refused(spark: SparkSession, lake: Config) -> None:
+    checkpoints = Path(lake.root) / "checkpoints"
+    shutil.copytree(checkpoints / "m1", checkpoints / "m9")
+    run = run_rows(spark, FIRST, turned=0, model="m9").withColumn(
+        "last_event_time", F.when(F.col("customer_id") == "c007", F.lit(FIRST)).otherwise(F.col("last_event_time"))
+    )
+    write_table(run, CUSTOMER_EMBEDDING_HISTORY, lake.root, mode="append", once="m9-1001")
+    with pytest.raises(UnsafeError, match="newest event of the vectors is of 2017-10-01"):
+        evaluate_embeddings(spark, lake, FIRST, model_version="m9")
+
+
+def test_a_feature_that_tells_the_label_alone_is_noted_every_time(
+    spark: SparkSession, lake: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The 40 who never come again have been away for five days, all others for less than one."""
+    told = with_task(lake, "told", active_days=26)
+    monkeypatch.setattr(leaks, "LEAST_OF_KIND", 40)
+    first, again = evaluate_embeddings(spark, told, SECOND), evaluate_embeddings(spark, told, SECOND)
+    note = "warning: told: rfm feature days_since_last alone tells the label (AUROC 1.000): is it known before the cut?"
+    assert note in first.notes
+    assert (first.changed, again.changed) == (True, False)
+    assert again.notes == first.notes
 
 
 def test_f100_report_escapes_what_customers_buy_and_is_written_once(spark: SparkSession, lake: Config) -> None:

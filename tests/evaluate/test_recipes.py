@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from caspr_spark.config import Config, EvaluateSection
-from caspr_spark.errors import CasprError
-from caspr_spark.manifest import read_manifest, sequences_folder, write_manifest
+from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.model.scoring import load_encoder
 from caspr_spark.registry import kept_models
 from pipelines.recipe_vectors import RECIPES, recipe_vectors, reduced, trained_recipe
@@ -90,11 +89,3 @@ def test_principal_components_keep_what_two_vectors_say() -> None:
     explained = np.linalg.lstsq(np.c_[together, np.ones(200)], known, rcond=None)[1]
     assert explained.max() < 1e-9
     assert reduced([left]) is left
-
-
-def test_sequences_of_a_refresh_are_refused(root: Path, tmp_path: Path) -> None:
-    refreshed = planted_root(tmp_path / "root", PLANS)
-    folder = sequences_folder(refreshed, AS_OF)
-    write_manifest(read_manifest(folder).model_copy(update={"touched": "touched"}), folder)
-    with pytest.raises(CasprError, match=r"are of a refresh and hold some customers only; run build_sequences"):
-        stored_of(config_with(refreshed, {}))

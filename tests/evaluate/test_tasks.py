@@ -6,7 +6,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from caspr_spark.evaluate.tasks import newest_event_time, task_labels
+from caspr_spark.evaluate.tasks import attribute_labels, newest_event_time, task_labels
 
 CUT = datetime(2017, 10, 2, tzinfo=UTC)
 SHOP: dict[str, Any] = {"source": "shop", "money": "spend", "cut": CUT, "active_days": 56, "horizon_days": 28}
@@ -96,3 +96,25 @@ def test_newest_event_is_of_the_source(spark: SparkSession) -> None:
     newest = newest_event_time(events, source="shop").collect()[0]["microseconds"]
     assert newest == int(CUT.timestamp()) * 1_000_000
     assert newest_event_time(events, source="none").collect()[0]["microseconds"] is None
+
+
+def test_an_attribute_is_asked_of_active_customers_of_whom_it_is_known(spark: SparkSession) -> None:
+    rows = [
+        ("ann", CUT - 56 * DAY, "shop"),
+        ("ann", CUT - DAY, "shop"),
+        ("bob", CUT - SECOND, "shop"),
+        ("no profile", CUT - DAY, "shop"),
+        ("income unknown", CUT - DAY, "shop"),
+        ("active too early", CUT - 56 * DAY - SECOND, "shop"),
+        ("new", CUT, "shop"),
+        ("only letters", CUT - DAY, "letters"),
+    ]
+    events = spark.createDataFrame(rows, "customer_id string, event_time timestamp, source string")
+    told = [(name, "high", 2.5) for name in ("ann", "active too early", "new", "only letters", "never came")]
+    told += [("bob", "low", -1.0), ("income unknown", None, float("nan"))]
+    profiles = spark.createDataFrame(told, "customer_id string, income string, score double")
+    asked: dict[str, Any] = {"source": "shop", "cut": CUT, "active_days": 56}
+    labels = attribute_labels(events, profiles, attribute="income", values=["high", "higher"], **asked)
+    assert sorted(tuple(row) for row in labels.collect()) == [("ann", 1.0), ("bob", 0.0)]
+    numbers = attribute_labels(events, profiles, attribute="score", values=None, **asked)
+    assert sorted(tuple(row) for row in numbers.collect()) == [("ann", 2.5), ("bob", -1.0)]

@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 
 from caspr_spark.manifest import CategoricalAttribute, Layout
-from caspr_spark.model.ablations import evenly_spaced, newest, shuffled, untrained, without_source
+from caspr_spark.model.ablations import evenly_spaced, newest, profiles_hidden, shuffled, untrained, without_source
 from caspr_spark.model.checkpoint import Checkpoint
 from caspr_spark.model.network import Network
 from caspr_spark.registry import ModelRecord
-from schemas.vocabulary import UNKNOWN_ID
+from schemas.vocabulary import PADDING_ID, UNKNOWN_ID
 from tests.pretrain.planted import AS_OF as TRAINED_AS_OF
 from tests.pretrain.planted import layout_of, model_section, planted_rows, planted_scaling
 
@@ -74,6 +74,17 @@ def test_newest_and_without_a_source_keep_the_others_in_order() -> None:
     assert (spends(shop, 0), spends(shop, 1)) == ([1.0, 3.0], [])
     assert shop["event_times"][0, :2].tolist() == [100, 900]
     assert shop["num_events"].tolist() == [2, 0]
+
+
+def test_hidden_profiles_leave_the_events_as_they_are() -> None:
+    rows = {**columns(), "profile_categorical": np.array([[3, 1], [4, 0]])}
+    rows["profile_numerical"] = np.array([[40.0], [np.nan]], dtype=np.float32)
+    hidden = profiles_hidden(rows)
+    assert hidden["profile_categorical"].tolist() == [[PADDING_ID] * 2] * 2
+    assert np.isnan(hidden["profile_numerical"]).tolist() == [[True], [True]]
+    assert all(np.array_equal(hidden[name], values) for name, values in columns().items())
+    assert rows["profile_categorical"].tolist() == [[3, 1], [4, 0]]
+    assert set(profiles_hidden(columns())) == set(columns())
 
 
 def test_an_untrained_network_has_other_weights_and_the_same_units() -> None:
