@@ -181,7 +181,7 @@ def _outcome(
         return _Found(len(customers), None, [f"{name}: skipped, {found} have the label, too few to split"])
     hand_made = customers.drop(columns=NO_FEATURES)
     vectors = np.vstack(customers["embedding"].to_list()).astype(float)
-    encoded_anew = {}
+    encoded_anew: dict[str, Array] = {}
     if is_attribute or config.evaluate.ablations or config.evaluate.recipes:
         checkpoint = load_checkpoint(checkpoint_folder(config.root, model_version))
         stored = stored_sequences(config, cut, customers=asked, layout=checkpoint.model.layout)
