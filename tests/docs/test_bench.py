@@ -101,7 +101,7 @@ def test_the_quality_of_the_vectors_is_printed(tmp_path: Path) -> None:
     told = [json.loads(line) for line in done.stdout.splitlines()]
     lines = [line for line in told if line["bench"] == "quality"]
     assert [line["recipe"] for line in told if line["bench"] == "quality_cost"] == ["embedding"]
-    assert {line["task"] for line in lines} == {"churn", "value", "coupon", "categories"}
+    assert {line["task"] for line in lines} == {"churn", "value", "coupon", "categories", "kids"}
     assert {line["arm"] for line in lines} == {"rule", "rfm", "embedding", "both", "fused", "ease"}
     assert {line["splits"] for line in lines} == {5}
     scores = {(line["arm"], line["head"]): line["mean"] for line in lines if line["metric"] == "auroc"}
