@@ -86,14 +86,17 @@ def _others(of_cut: pd.DataFrame, costs: Sequence[Line]) -> list[str]:
         cells = [f"{seconds[arm]:.0f}" if arm in seconds else ""]
         for task, metric in columns:
             of_arm = linear[(linear["arm"] == arm) & (linear["task"] == task) & (linear["metric"] == metric)]
-            row = of_arm.to_dict("records")[0]
-            p = row["p_value_to_embedding"]
-            cells.append(_number(row["mean"], metric) + ("" if _is_missing(p) else f" (p {_p(p)})"))
+            cells.append("".join(_lost(row) for row in of_arm.to_dict("records")))  # not every task has every arm
         rows.append([arm, *cells])
     note = "Linear heads. What the vector loses without a part of its input, and other recipes; p is of the difference "
     note += "to the embedding."
     header = ["", "training, s", *(f"{task}: {metric}" for task, metric in columns)]
     return [note, _table(header, rows)]
+
+
+def _lost(row: Line) -> str:
+    p = row["p_value_to_embedding"]
+    return _number(row["mean"], row["metric"]) + ("" if _is_missing(p) else f" (p {_p(p)})")
 
 
 def _curve(of_cut: pd.DataFrame) -> pd.DataFrame:

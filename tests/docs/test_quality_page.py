@@ -36,6 +36,17 @@ def table() -> pd.DataFrame:
     return score_table(outcome.scores.assign(task="churn"))
 
 
+def test_an_arm_that_a_task_does_not_have_is_left_empty(table: pd.DataFrame, tmp_path: Path) -> None:
+    without = table[table["arm"] != "masked"].assign(task="kids")
+    both = pd.concat([table, without], ignore_index=True)
+    lines = quality_lines(both, dataset="shop", cut=datetime(2024, 3, 1, tzinfo=UTC), model_version="m1")
+    page = write_quality_page(lines, [], tmp_path, minutes=1).read_text()
+    (masked,) = [line for line in page.splitlines() if line.startswith("| masked |")]
+    cells = [cell.strip() for cell in masked.strip("|").split("|")]
+    assert "(p " in cells[2]
+    assert cells[3] == ""
+
+
 def test_the_page_has_the_arms_the_other_recipes_the_curve_and_pictures(table: pd.DataFrame, tmp_path: Path) -> None:
     lines = quality_lines(table, dataset="bank", cut=datetime(2024, 3, 1, tzinfo=UTC), model_version="m1")
     costs = [{"dataset": "bank", "cut": "2024-03-01", "recipe": "masked", "training_seconds": 12.4}]
