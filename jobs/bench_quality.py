@@ -177,7 +177,8 @@ def _config(name: Dataset, plan: Plan, folder: Path) -> Config:
 
 def _told(name: str, step: Any) -> Summary:
     summary: Summary = step()
-    print(f"{name}: {summary.rows_in} in, {summary.rows_out} out", file=sys.stderr, flush=True)
+    lines = [f"{name}: {summary.rows_in} in, {summary.rows_out} out", *summary.notes]
+    print("\n  ".join(lines), file=sys.stderr, flush=True)
     return summary
 
 
