@@ -15,6 +15,7 @@ from caspr_spark.model.batch import Batch
 from caspr_spark.model.checkpoint import load_checkpoint
 from caspr_spark.model.network import Network
 from caspr_spark.model.scoring import load_encoder
+from caspr_spark.pretrain.future import PART_WEIGHTS
 from caspr_spark.pretrain.job import EpochRecord, pretrain_fingerprint
 from caspr_spark.pretrain.launch import pretrain
 from caspr_spark.pretrain.masked import MaskedRecovery
@@ -92,7 +93,8 @@ def test_objectives_are_summed_by_their_weights(folder: Path, tmp_path: Path) ->
 
     of_part = list(records[-1].validation_by_attribute.values())
     assert len(of_part) == 5 + 6 + 1 + 6
-    means = [np.mean(of_part[start:stop]) for start, stop in ((0, 5), (5, 11), (11, 12), (12, 18))]
+    future = np.average(of_part[5:11], weights=PART_WEIGHTS)
+    means = [np.mean(of_part[:5]), future, np.mean(of_part[11:12]), np.mean(of_part[12:18])]
     assert records[-1].validation_loss == pytest.approx(np.average(means, weights=list(weights.values())))
 
 
