@@ -222,7 +222,8 @@ def learning_curves(found: pd.DataFrame) -> str:
                 line = of_panel[of_panel["arm"] == arm].sort_values("labels")
                 x = [places[count] + 0.08 * (offset - 1) for count in line["labels"]]
                 axis.errorbar(x, line["mean"], yerr=line["error"], color=colour, marker=".", capsize=2, label=arm)
-            axis.set_xticks(range(len(counts)), ["all" if np.isinf(count) else f"{count:,.0f}" for count in counts])
+            shown = [f"{count:g}" if count < 1000 else f"{count / 1000:g}k" for count in counts]
+            axis.set_xticks(range(len(counts)), ["all" if label == "infk" else label for label in shown])
             axis.set_title(f"{task}: {metric}")
             axis.set_xlabel("labelled customers")
             axis.grid(axis="y")
