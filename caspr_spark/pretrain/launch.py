@@ -44,6 +44,8 @@ POLL_SECONDS = 0.2
 GRACE_SECONDS = 30
 """The workers' own watchdogs come first; the launcher's is for workers that did not even start."""
 LAST_LINES = 15
+FIRST_END = "failed (exitcode: "
+"""Torchrun writes so of the worker that failed first; its own traceback and a table follow, which say no more."""
 
 
 def pretrain(
@@ -53,22 +55,26 @@ def pretrain(
     pretrain: PretrainSection,
     seed: int,
     root: Path,
+    place: Path | None = None,
     progress: Progress | None,
 ) -> str:
     """Train on the sequences of `manifest_folder`, write the checkpoint, return its model_version.
+
+    The checkpoint lies below `place`, or `root` where that is None; no other training of `root` runs meanwhile.
 
     Does nothing but verify the checkpoint and return its version where the same training was done before. An
     interrupted training goes on after its last whole epoch. Raises ConfigError, UnsafeError or CasprError of any
     worker; TemporaryError while another training of the same root runs.
     """
     manifest_folder, root = manifest_folder.resolve(), root.resolve()
+    place = root if place is None else place.resolve()
     manifest = read_manifest(manifest_folder)
     job = Job(
         manifest_folder=manifest_folder,
         model=model,
         pretrain=pretrain,
         seed=seed,
-        root=root,
+        root=place,
         fingerprint=pretrain_fingerprint(manifest, model=model, pretrain=pretrain, seed=seed),
     )
     return _trained(job, manifest, progress, locked=root)
@@ -309,7 +315,8 @@ def _failure(job: Job, what: str) -> CasprError:
         return kind(described["message"])
     log = job.work_folder / LOG_FILE
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    last = "".join(f"\n    {line}" for line in lines[-LAST_LINES:])
+    ended = next((number for number, line in enumerate(lines, start=1) if FIRST_END in line), len(lines))
+    last = "".join(f"\n    {line}" for line in lines[max(0, ended - LAST_LINES) : ended])
     return CasprError(f"pretrain.launcher {job.pretrain.launcher}: the workers failed ({what}); {log} ends with:{last}")
 
 

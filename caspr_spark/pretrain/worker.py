@@ -5,9 +5,11 @@ It prints nothing of its own; rank 0 appends the epochs to progress.jsonl, from 
 
 import faulthandler
 import json
+import os
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -76,8 +78,23 @@ def run_worker_of(spec: str) -> str | None:
     return run_worker(Job.model_validate_json(spec))
 
 
-if __name__ == "__main__":
+def main(spec_file: str) -> NoReturn:
+    """`run_worker` in a process of its own, which ends here.
+
+    It ends without the interpreter's clean-up. All is on disk then, and threads of native code (gloo's, Arrow's) that
+    still run when the interpreter goes can abort the process: a training that succeeded would fail.
+    """
+    faulthandler.enable()
+    code = 0
     try:
-        run_worker_of(Path(sys.argv[1]).read_text())
+        run_worker_of(Path(spec_file).read_text())
     except CasprError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,4 +29,4 @@ def misfortune() -> None:
 
 if __name__ == "__main__":
     vars(worker)["train"] = train_and_keep
-    worker.run_worker_of(Path(sys.argv[1]).read_text())
+    worker.main(sys.argv[1])

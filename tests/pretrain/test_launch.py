@@ -136,6 +136,21 @@ def test_f16_a_killed_rank_ends_the_job_and_leaves_the_checkpoint_of_before(
     assert trained(sequences, tmp_path, max_epochs=1)[0] == before
 
 
+def test_f16_what_the_workers_wrote_and_which_failed_first_is_said(
+    sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+    monkeypatch.setenv("PROBE_RANK", "1")
+    monkeypatch.setenv("PROBE_MISFORTUNE", "dies")
+
+    with pytest.raises(CasprError) as raised:
+        trained(sequences, tmp_path, launcher="torchrun", num_workers=2, max_epochs=5)
+
+    last = str(raised.value).splitlines()[-1]
+    assert "failed (exitcode: -9) local_rank: 1" in last  # not the table that follows it in the file
+    assert not kept_models(tmp_path)
+
+
 @pytest.mark.slow
 def test_f16_a_rank_that_hangs_ends_the_job_after_the_timeout(
     sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
