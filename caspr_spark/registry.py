@@ -141,11 +141,6 @@ def is_training(root: str | Path) -> bool:
     return False
 
 
-def training_seconds(folder: Path) -> float:
-    """What the epochs of a checkpoint's training took, together."""
-    return sum(float(json.loads(line)["seconds"]) for line in (folder / CURVE).read_text().splitlines())
-
-
 def read_model(folder: Path) -> ModelRecord:
     """What the weights of the checkpoint in `folder` mean. Raises CasprError where there is none."""
     path = folder / MODEL

@@ -27,7 +27,8 @@ from caspr_spark.config import Config, overlaid
 from caspr_spark.config_file import load_config
 from caspr_spark.evaluate.experiment import EMBEDDING
 from caspr_spark.evaluate.significance import score_table
-from caspr_spark.registry import checkpoint_folder, training_seconds
+from caspr_spark.pretrain.job import training_seconds
+from caspr_spark.registry import checkpoint_folder
 from caspr_spark.session import spark_session
 from jobs.quality_page import write_quality_page
 from pipelines.evaluate_embeddings import task_score_table

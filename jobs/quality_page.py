@@ -11,6 +11,7 @@ import pandas as pd
 from caspr_spark.evaluate.experiment import BOTH, EMBEDDING, FUSED, LABELS, RFM, RULE
 from caspr_spark.evaluate.next_values import EASE
 from caspr_spark.evaluate.questions import LOWER_IS_BETTER
+from caspr_spark.evaluate.significance import OWN_ARMS
 from caspr_spark.monitor.pictures import learning_curves, score_differences
 
 PAGE = "quality.md"
@@ -18,7 +19,6 @@ HEADLINES = ("auroc", "average_precision", "rmse", "mae", "map_all", "precision_
 PICTURED = ("auroc", "rmse", "map_new")
 LINEAR = ("logistic", "ridge", "best")
 """The linear head of a task; `best` where it has one head alone."""
-_OUR_ARMS = (RULE, RFM, EMBEDDING, BOTH, FUSED, EASE)
 Line = Mapping[Any, Any]
 
 
@@ -74,10 +74,10 @@ def _others(of_cut: pd.DataFrame, costs: Sequence[Line]) -> list[str]:
         for one in costs
         if (one["dataset"], one["cut"]) == (about["dataset"], about["cut"])
     }
-    linear = of_cut[of_cut["metric"].isin(["auroc", "rmse", "map_new"])]
+    linear = of_cut[of_cut["metric"].isin(PICTURED)]
     first_head = linear.groupby("task")["head"].agg(lambda heads: next(head for head in LINEAR if head in set(heads)))
     linear = linear[linear["head"] == linear["task"].map(first_head)]
-    names = list(dict.fromkeys(arm for arm in linear["arm"] if arm not in _OUR_ARMS))
+    names = list(dict.fromkeys(arm for arm in linear["arm"] if arm not in OWN_ARMS))
     if not names:
         return []
     columns = _pairs(linear)

@@ -35,12 +35,12 @@ from caspr_spark.model.batch import known_columns
 from caspr_spark.model.checkpoint import load_checkpoint
 from caspr_spark.model.scoring import load_encoder
 from caspr_spark.model.task import load_task
-from caspr_spark.pretrain.job import EpochRecord
+from caspr_spark.pretrain.job import epochs_of
 from caspr_spark.pretrain.labels import is_yes_or_no, read_labels, with_keys
 from caspr_spark.pretrain.launch import Progress
 from caspr_spark.pretrain.launch import finetune as trained
 from caspr_spark.pretrain.reader import Rows, SequenceReader
-from caspr_spark.registry import CURVE, FINETUNED, PREDICTIONS, check_fits, checkpoint_folder, replace_text
+from caspr_spark.registry import FINETUNED, PREDICTIONS, check_fits, checkpoint_folder, replace_text
 from pipelines.summary import Summary
 
 RESULT = "result.json"
@@ -149,8 +149,7 @@ def _written(
     seconds = {"finetuned_scoring": time.monotonic() - started}
     _write_predictions(place, customers.assign(score=answers)[["customer_id", "score", "part"]])
     frozen = _frozen(folder, manifest, customers, checkpoint_folder(config.root, model_version), seed=config.seed)
-    curve = (checkpoint_folder(place, version) / CURVE).read_text().splitlines()
-    epochs = [EpochRecord.model_validate_json(line) for line in curve]
+    epochs = epochs_of(checkpoint_folder(place, version))
     seconds |= {"finetuned_training": sum(epoch.seconds for epoch in epochs), "frozen": frozen.seconds}
     is_test = (customers["part"] == "test").to_numpy()
     labels = customers["label"].to_numpy()

@@ -1,6 +1,5 @@
 """Step 3: sequences -> checkpoint, with its card. The first is the champion, a later one the challenger."""
 
-import json
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,10 @@ from caspr_spark.config import Config
 from caspr_spark.errors import GateError
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder
-from caspr_spark.pretrain.job import EpochRecord
+from caspr_spark.pretrain.job import EpochRecord, epochs_of
 from caspr_spark.pretrain.launch import Progress, pretrain
 from caspr_spark.pretrain.own_heads import HeadScore, failures, own_head_scores
-from caspr_spark.registry import CURVE, ModelCard, checkpoint_folder, kept_models, read_card, write_card
+from caspr_spark.registry import ModelCard, checkpoint_folder, kept_models, read_card, write_card
 from caspr_spark.tables import read_table
 from pipelines.summary import Summary
 from schemas.vocabulary import VOCABULARY
@@ -42,8 +41,7 @@ def pretrain_model(
     version = pretrain(
         folder, model=config.model, pretrain=config.pretrain, seed=config.seed, root=root, progress=progress
     )
-    lines = (checkpoint_folder(root, version) / CURVE).read_text().splitlines()
-    epochs = [EpochRecord.model_validate(json.loads(line)) for line in lines]
+    epochs = epochs_of(checkpoint_folder(root, version))
     best = min(epochs, key=lambda epoch: epoch.judged_loss)
     card = read_card(root, version)
     if card is None:

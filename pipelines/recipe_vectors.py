@@ -12,8 +12,9 @@ from caspr_spark.config import Config, Recipe
 from caspr_spark.evaluate.heads import Array
 from caspr_spark.manifest import sequences_folder
 from caspr_spark.model.scoring import load_encoder
+from caspr_spark.pretrain.job import training_seconds
 from caspr_spark.pretrain.launch import pretrain
-from caspr_spark.registry import checkpoint_folder, training_seconds
+from caspr_spark.registry import checkpoint_folder
 from pipelines.stored_sequences import StoredSequences
 
 RECIPES = "recipes"
@@ -31,7 +32,7 @@ class Trained(NamedTuple):
 
 def trained_recipe(config: Config, cut: datetime, recipe: Recipe) -> Trained:
     """Train a recipe on the sequences as of the cut, but for what was trained before. Errors are those of pretrain."""
-    root, folders = Path(config.root) / RECIPES, []
+    root, folders = Path(config.root), []
     for seed in recipe.seeds or [config.seed]:
         changed = config.with_recipe(recipe, seed=seed)
         version = pretrain(
@@ -40,9 +41,10 @@ def trained_recipe(config: Config, cut: datetime, recipe: Recipe) -> Trained:
             pretrain=changed.pretrain,
             seed=seed,
             root=root,
+            place=root / RECIPES,
             progress=None,
         )
-        folders.append(checkpoint_folder(root, version))
+        folders.append(checkpoint_folder(root / RECIPES, version))
     return Trained(folders, sum(map(training_seconds, folders)))
 
 

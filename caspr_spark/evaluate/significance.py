@@ -25,7 +25,7 @@ _RANKING = ("map", "precision_at_1", "success_at_5", "ndcg_at_3")
 _METRICS: tuple[str, ...] = ("auroc", "average_precision", "rmse", "mae", "spearman", "high_value_auroc")
 _METRICS += tuple(f"{metric}_{which}" for which in ("all", "new") for metric in _RANKING)
 _HEADS = ("best", "logistic", "ridge", "lightgbm", "median")
-_ARMS = (RULE, *ARMS, EASE)
+OWN_ARMS = (RULE, *ARMS, EASE)
 """All others are ablated vectors."""
 BOOTSTRAP = (BOOTSTRAP_ERROR, BOOTSTRAP_BETTER)
 
@@ -41,7 +41,7 @@ def score_table(scores: pd.DataFrame) -> pd.DataFrame:
     arm is better than rfm; NaN where a metric has none. The last two columns are of ablated vectors alone.
     """
     rows = []
-    ablated = sorted(set(scores["arm"]) - {*_ARMS, CUSTOMERS})
+    ablated = sorted(set(scores["arm"]) - {*OWN_ARMS, CUSTOMERS})
     for task, of_task in scores.groupby("task", sort=True):
         sizes = of_task[of_task["arm"] == CUSTOMERS].groupby("metric")["value"].mean()
         test_to_train = sizes["num_test"] / sizes["num_train"]
@@ -50,7 +50,7 @@ def score_table(scores: pd.DataFrame) -> pd.DataFrame:
             (metric, head, arm)
             for metric in [*_METRICS, *_of_few_labels(scores)]
             for head in _HEADS
-            for arm in [*_ARMS, *ablated]
+            for arm in [*OWN_ARMS, *ablated]
             if (metric, arm, head) in splits.columns
         ]
         for metric, head, arm in found:

@@ -108,7 +108,8 @@ class DecayedPooling(nn.Module):
         ]
         embedded = [self.mixed(torch.cat(parts, dim=-1))]
         if self.num_plain:
-            embedded.append(self._plain(amounts_BKX, tenure_BK1, constants_R))
+            least_BK1 = tenure_BK1.clamp(min=LEAST_TENURE * self.longest_days)
+            embedded.append(self._plain(amounts_BKX, covered_BKR / torch.minimum(constants_R, least_BK1)))
         if self.of_values is not None:
             windows_21 = torch.stack([constants_R[MONTH], self.longest_days])[:, None]
             fading_BKRT = torch.unflatten(rates_BJT, 1, (num_times, -1))[:, :, [MONTH, EVER]]
@@ -117,11 +118,9 @@ class DecayedPooling(nn.Module):
             embedded.append(self.of_values(counts_BJV.log1p().reshape(num_customers, num_times, -1)))
         return torch.cat(embedded, dim=-1)
 
-    def _plain(self, amounts_BKX: Tensor, tenure_BK1: Tensor, constants_R: Tensor) -> Tensor:
-        """The amounts' own rates, in the raw unit; with a short tenure as if it were LEAST_TENURE."""
-        least_BK1 = tenure_BK1.clamp(min=LEAST_TENURE * self.longest_days)
-        calmed_BKR = torch.minimum(constants_R, tenure_BK1) / torch.minimum(constants_R, least_BK1)
-        rates_BKRX = torch.unflatten(amounts_BKX, -1, (len(constants_R), -1)) * calmed_BKR[..., None]
+    def _plain(self, amounts_BKX: Tensor, calmed_BKR: Tensor) -> Tensor:
+        """The amounts' own rates, in the raw unit, each times `calmed_BKR`: 1, or less where a tenure is short."""
+        rates_BKRX = torch.unflatten(amounts_BKX, -1, (calmed_BKR.shape[-1], -1)) * calmed_BKR[..., None]
         plain_BKRN = rates_BKRX[:, :, PLAIN][..., self.amounts.positions]
         plain_BKX: Tensor = plain_BKRN.flatten(2)[..., : self.num_plain]
         return plain_BKX.clamp(-LARGEST_RATE, LARGEST_RATE)

@@ -132,14 +132,10 @@ class DenseFuture:
 
     def weights(self, counts_A: Tensor) -> Tensor:
         is_used_A = self.is_taught_A & (counts_A > 0)
-        num_used = [int(part.sum()) for part in torch.split(is_used_A, self.sizes)]
-        shares = [weight if number else 0.0 for weight, number in zip(PART_WEIGHTS, num_used, strict=True)]
-        of_term_A = torch.cat(
-            [
-                torch.full((size,), share / max(1, number) / max(1.0, sum(shares)), dtype=torch.float64)
-                for size, share, number in zip(self.sizes, shares, num_used, strict=True)
-            ]
-        )
+        num_used_P = torch.stack([part.sum() for part in torch.split(is_used_A, self.sizes)])
+        share_P = torch.tensor(PART_WEIGHTS, dtype=torch.float64) * (num_used_P > 0)
+        of_term_P = share_P / num_used_P.clamp(min=1) / share_P.sum().clamp(min=1)
+        of_term_A = of_term_P.repeat_interleave(torch.tensor(self.sizes))
         return torch.where(is_used_A, of_term_A / (counts_A.clamp(min=1) * self.constant_A), 0.0)
 
     def by_name(self, sums_A: Tensor, counts_A: Tensor) -> dict[str, float]:

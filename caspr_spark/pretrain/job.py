@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from caspr_spark.config import ModelSection, PretrainSection
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import SequenceManifest
+from caspr_spark.registry import CURVE
 
 TRAINING_VERSION = 3
 """Raise it when a change of the code gives other weights from the same inputs."""
@@ -79,6 +80,16 @@ class EpochRecord(_Record):
     def judged_loss(self) -> float:
         """What early stopping looks at: the validation loss, or the training loss where there is none."""
         return self.training_loss if self.validation_loss is None else self.validation_loss
+
+
+def epochs_of(checkpoint: Path) -> list[EpochRecord]:
+    """The training of the checkpoint in this folder, epoch by epoch."""
+    return [EpochRecord.model_validate_json(line) for line in (checkpoint / CURVE).read_text().splitlines()]
+
+
+def training_seconds(checkpoint: Path) -> float:
+    """What its epochs took, together."""
+    return sum(epoch.seconds for epoch in epochs_of(checkpoint))
 
 
 def pretrain_fingerprint(
