@@ -513,22 +513,26 @@ class MonitorSection(Section):
 class Task(Section):
     """A question that the embedding is tested on."""
 
-    kind: Literal["churn", "value", "event", "next_values", "attribute"]
+    kind: Literal["churn", "value", "event", "next_values", "first_value", "attribute"]
     """churn: no activity of `source` within the horizon; value: the sum of its `money` within the horizon; event: an
     activity of the source `event` within the horizon; next_values: the values of its `attribute` within the horizon;
-    attribute: what profiles say of the customer at the cut, asked of vectors that are made without any profile."""
+    first_value: those of the first such activity; attribute: what profiles say of the customer at the cut, asked of
+    vectors that are made without any profile."""
     source: Name
     """Its activities are those that the RFM baseline is made of, and its newest one tells how far labels are known."""
     event: Name | None = None
     """Source that a task of kind event asks for; of no other kind."""
     after: Name | None = None
-    """Source whose activities choose the population; none: `source`. Not of next_values and attribute."""
+    """Source whose activities choose the population; none: `source`. Not of next_values, first_value and attribute."""
     attribute: Name | None = None
-    """next_values: categorical or set attribute of `source` whose values are ranked; attribute: profile attribute that
-    is asked for; of no other kind."""
+    """next_values, first_value: categorical or set attribute of `source` whose values are ranked; attribute: profile
+    attribute that is asked for; event: attribute of `event` that `values` are of; of no other kind."""
     values: Annotated[list[str], Field(min_length=1)] | None = None
     """Kind attribute, of a categorical one: the answer is yes for customers who have one of these values. A numerical
-    one has none: the number itself is guessed."""
+    one has none: the number itself is guessed. Kind event: only activities with one of these values count."""
+    ignored: list[str] = []
+    """next_values, first_value: values that are not ranked, for they say nothing, such as the page every visit begins
+    with. An activity that has no other is passed over."""
     active_days: Positive
     """Population: customers with an activity in this many days before the cut."""
     horizon_days: Positive | None = None
@@ -540,15 +544,20 @@ class Task(Section):
     def _names_what_is_asked_for(self) -> "Task":
         if (self.kind == "event") != (self.event is not None):
             raise ValueError("kind event needs `event`, the source that is asked for; no other kind has it")
-        asks_for_values = self.kind in ("next_values", "attribute")
-        if asks_for_values != (self.attribute is not None):
-            raise ValueError("kinds next_values and attribute need `attribute`; no other kind has it")
-        if asks_for_values and self.after is not None:
+        ranks = self.kind in ("next_values", "first_value")
+        has_attribute = self.attribute is not None
+        if has_attribute != (ranks or self.kind == "attribute") and self.kind != "event":
+            raise ValueError("kinds next_values, first_value and attribute need `attribute`; churn and value have none")
+        if self.kind == "event" and has_attribute != (self.values is not None):
+            raise ValueError("kind event has `attribute` and `values` together, or neither")
+        if (ranks or self.kind == "attribute") and self.after is not None:
             raise ValueError(f"kind {self.kind} asks the customers of `source`; it has no `after`")
+        if self.ignored and not ranks:
+            raise ValueError("`ignored` is of the kinds next_values and first_value alone")
         if (self.kind == "attribute") == (self.horizon_days is not None):
             raise ValueError("`horizon_days` is needed, but for kind attribute: what it asks for is known at the cut")
-        if self.kind != "attribute" and self.values is not None:
-            raise ValueError("`values` are of kind attribute alone")
+        if self.kind not in ("attribute", "event") and self.values is not None:
+            raise ValueError("`values` are of the kinds attribute and event alone")
         return self
 
 

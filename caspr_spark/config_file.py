@@ -232,8 +232,8 @@ def _attribute_problems(config: Config, task: Task) -> list[tuple[str, str]]:
                 "list the values that mean yes" if task.values is None else "the number is guessed, without values"
             )
             return [("values", f"'{task.attribute}' is {asked.kind}; {expected}")]
-    elif task.attribute is not None and task.source in config.sources:
-        ranked = config.sources[task.source].attributes.get(task.attribute)
+    elif task.attribute is not None and (source := task.event or task.source) in config.sources:
+        ranked = config.sources[source].attributes.get(task.attribute)
         if ranked is None or ranked.kind == "numerical":
-            return [("attribute", f"'{task.attribute}' is no categorical or set attribute of source '{task.source}'")]
+            return [("attribute", f"'{task.attribute}' is no categorical or set attribute of source '{source}'")]
     return []

@@ -31,7 +31,7 @@ from caspr_spark.tables import create_table, last_commit_notes, read_table
 from pipelines.ablated_vectors import ablated_vectors, encoded
 from pipelines.contracts import event_contract, profile_contract
 from pipelines.known_profiles import known_profiles
-from pipelines.labelled_customers import ATTRIBUTE, NEXT_VALUES, NO_FEATURES, checked_counts, checked_customers
+from pipelines.labelled_customers import ATTRIBUTE, NO_FEATURES, RANKING, checked_counts, checked_customers
 from pipelines.monitor_embeddings import published_run
 from pipelines.recipe_vectors import recipe_vectors
 from pipelines.stored_sequences import stored_sequences
@@ -155,7 +155,7 @@ def _question(task: Task) -> Question:
     """Of next_values: whether there are enough customers to whom any value comes."""
     if task.kind == ATTRIBUTE:
         return WHICH_NUMBER if task.values is None else YES_OR_NO
-    return HOW_MUCH if task.kind in ("value", NEXT_VALUES) else YES_OR_NO
+    return HOW_MUCH if task.kind in ("value", *RANKING) else YES_OR_NO
 
 
 def _outcome(
@@ -197,7 +197,7 @@ def _outcome(
     features |= encoded_anew
     how: dict[str, Any] = config.evaluate.model_dump(include={"num_splits", "test_share", "validation_share"})
     how["seed"] = config.seed
-    if task.kind == NEXT_VALUES:
+    if task.kind in RANKING:
         counted = checked_counts(events, name=name, task=task, cut=cut)
         return _Found(len(customers), ranking_scores(features, histories(counted, asked), **how), notes)
     rule = np.full(len(labels), labels.mean()) if is_attribute else customers["rule"].to_numpy()

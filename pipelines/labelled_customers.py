@@ -13,7 +13,9 @@ from caspr_spark.evaluate.next_values import value_counts
 from caspr_spark.evaluate.rfm import rfm_features
 from caspr_spark.evaluate.tasks import attribute_labels, task_labels
 
-NEXT_VALUES, ATTRIBUTE = "next_values", "attribute"
+FIRST_VALUE, ATTRIBUTE = "first_value", "attribute"
+RANKING = ("next_values", FIRST_VALUE)
+"""Kinds whose answer is a ranking of values."""
 NO_FEATURES = ["customer_id", "label", "rule", "embedding"]
 """Columns of `labelled_customers` that are not made by hand."""
 
@@ -23,10 +25,10 @@ def labelled_customers(
 ) -> DataFrame:
     """The population of a task that has a vector: customer_id, label, rule, embedding and the RFM features.
 
-    Of next_values: label is whether any value comes within the horizon. Of it and of attribute, rule is 0. `profiles`:
+    Of a ranking: label is whether any value comes within the horizon. Of it and of attribute, rule is 0. `profiles`:
     as of the cut; needed by attribute alone.
     """
-    if task.kind == NEXT_VALUES:
+    if task.kind in RANKING:
         counted = value_counts(events, **_what_comes(task), cut=cut)
         labels = counted.groupBy("customer_id").agg((F.sum("num_after") > 0).cast("double").alias("label"))
         labels = labels.withColumn("rule", F.lit(0.0))
@@ -35,7 +37,7 @@ def labelled_customers(
         asked = task.model_dump(include={"source", "attribute", "values", "active_days"})
         labels = attribute_labels(events, profiles, **asked, cut=cut).withColumn("rule", F.lit(0.0))
     else:
-        labels = task_labels(events, cut=cut, **task.model_dump(exclude={"attribute", "values"}))
+        labels = task_labels(events, cut=cut, **task.model_dump(exclude={"ignored"}))
     vectors = run.select("customer_id", "embedding")
     others = [name for name in dict.fromkeys((task.event, task.after)) if name and name != task.source]
     features = rfm_features(events, source=task.source, money=task.money, cut=cut, others=others)
@@ -63,7 +65,7 @@ def checked_customers(
 
 
 def checked_counts(events: DataFrame, *, name: str, task: Task, cut: datetime) -> pd.DataFrame:
-    """`value_counts` of the task `name`, of kind next_values. Raises UnsafeError as `checked_customers`."""
+    """`value_counts` of the task `name`, a ranking. Raises UnsafeError as `checked_customers`."""
     counted = value_counts(events, **_what_comes(task), cut=cut).toPandas()
     chosen = sampled(counted["customer_id"].unique())
     again = value_counts(_past_of(events, chosen, cut=cut), **_what_comes(task), cut=cut).toPandas()
@@ -84,4 +86,5 @@ def _past_of(events: DataFrame, customers: list[str], *, cut: datetime) -> DataF
 
 
 def _what_comes(task: Task) -> dict[str, Any]:
-    return task.model_dump(include={"source", "attribute", "active_days", "horizon_days"})
+    asked = task.model_dump(include={"source", "attribute", "active_days", "horizon_days", "ignored"})
+    return asked | {"only_first": task.kind == FIRST_VALUE}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -59,24 +59,41 @@ class Scores(NamedTuple):
 
 
 def value_counts(
-    events: DataFrame, *, source: str, attribute: str, cut: datetime, active_days: int, horizon_days: int
+    events: DataFrame,
+    *,
+    source: str,
+    attribute: str,
+    cut: datetime,
+    active_days: int,
+    horizon_days: int,
+    ignored: Sequence[str] = (),
+    only_first: bool = False,
 ) -> DataFrame:
     """`events` -> customer_id, value, num_before, num_after: events of `source` that hold a value of `attribute`.
 
     Of the customers with an event of `source` in the `active_days` before the cut; num_before is of all events before
-    it, num_after of those in [cut, cut + horizon_days). A customer without any value has one row, its value null.
+    it, num_after of those in [cut, cut + horizon_days), with `only_first` of the first of them that holds any value.
+    Values that are `ignored` count as not there. A customer without any value has one row, its value null.
     """
     time = F.col("event_time")
     known = events.where((F.col("source") == source) & (time < F.lit(cut + timedelta(days=horizon_days))))
     is_active = (time < F.lit(cut)) & (time >= F.lit(cut - timedelta(days=active_days)))
     population = known.where(is_active).select("customer_id").distinct()
     is_set = events.schema[attribute].dataType.typeName() == "array"
-    values = F.explode_outer(attribute) if is_set else F.col(attribute)
-    held = known.select("customer_id", (time < F.lit(cut)).alias("is_before"), values.alias("value"))
+    values = F.col(attribute) if is_set else F.array_compact(F.array(attribute))
+    if ignored:
+        values = F.array_except(values, F.array(*map(F.lit, ignored)))
+    is_before, is_after = time < F.lit(cut), time >= F.lit(cut)
+    held = known.join(population, on="customer_id", how="left_semi").withColumn("values", values)
+    if only_first:
+        has_values = is_after & (F.size("values") > 0)
+        in_order = Window.partitionBy("customer_id", has_values).orderBy("event_time", "event_id")
+        is_after = has_values & (F.row_number().over(in_order) == 1)
     return (
-        held.join(population, on="customer_id", how="left_semi")
+        held.select("customer_id", is_before.alias("is_before"), is_after.alias("is_after"), "values")
+        .select("customer_id", "is_before", "is_after", F.explode_outer("values").alias("value"))
         .groupBy("customer_id", "value")
-        .agg(F.count_if("is_before").alias("num_before"), F.count_if(~F.col("is_before")).alias("num_after"))
+        .agg(F.count_if("is_before").alias("num_before"), F.count_if("is_after").alias("num_after"))
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 
@@ -22,6 +22,8 @@ def task_labels(
     horizon_days: int,
     event: str | None = None,
     after: str | None = None,
+    attribute: str | None = None,
+    values: Sequence[str] | None = None,
 ) -> DataFrame:
     """`events` -> customer_id, label (double), rule (double) of the population at `cut` (UTC).
 
@@ -29,7 +31,7 @@ def task_labels(
     The horizon is [cut, cut + horizon_days). The label within it, by kind:
       churn: 1 for no event of `source`, otherwise 0;
       value: the sum of `money` of its events;
-      event: 1 for an event of the source `event`, otherwise 0.
+      event: 1 for an event of the source `event`, otherwise 0; with `values`, for one whose `attribute` has one of them.
     rule is what needs no model: days since the last event; the sum of `money`, or the number of events of `event`, in
     as many days before the cut.
     """
@@ -39,6 +41,8 @@ def task_labels(
     begin = cut - max(horizon, active)
     around = events.where(F.col("source").isin(asked, before) & (time >= F.lit(begin)) & (time < F.lit(cut + horizon)))
     is_asked, is_after = F.col("source") == asked, time >= F.lit(cut)
+    if attribute is not None and values is not None:
+        is_asked = is_asked & F.coalesce(_has_one_of(events, attribute, values), F.lit(False))
     is_active = (F.col("source") == before) & ~is_after & (time >= F.lit(cut - active))
     is_asked_before = is_asked & ~is_after & (time >= F.lit(cut - horizon))
     counted = around.groupBy("customer_id").agg(
@@ -57,6 +61,11 @@ def task_labels(
     return counted.where(F.col("num_active") > 0).select(
         "customer_id", label.cast("double").alias("label"), rule.cast("double").alias("rule")
     )
+
+
+def _has_one_of(events: DataFrame, attribute: str, values: Sequence[str]) -> Column:
+    is_set = events.schema[attribute].dataType.typeName() == "array"
+    return F.arrays_overlap(attribute, F.array(*map(F.lit, values))) if is_set else F.col(attribute).isin(*values)
 
 
 def attribute_labels(

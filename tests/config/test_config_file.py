@@ -126,6 +126,7 @@ evaluate:
     churn: {kind: churn, source: c, active_days: 5, horizon_days: 5, money: spend}
     call: {kind: event, event: calls, source: a, after: b, active_days: 5, horizon_days: 5, money: hour}
     next: {kind: next_values, source: a, attribute: hour, active_days: 5, horizon_days: 5, money: hour}
+    big: {kind: event, event: b, source: a, attribute: hour, values: [x], active_days: 5, horizon_days: 5, money: hour}
 report: {money: revenue}
 pretrain: {num_workers: 2}
 model: {amounts: [hour, b, revenue]}
@@ -141,6 +142,7 @@ model: {amounts: [hour, b, revenue]}
         "shop.yaml: evaluate.tasks.churn.source: no source 'c'; there are a, b",
         "shop.yaml: evaluate.tasks.call.event: no source 'calls'; there are a, b",
         "shop.yaml: evaluate.tasks.next.attribute: 'hour' is no categorical or set attribute of source 'a'",
+        "shop.yaml: evaluate.tasks.big.attribute: 'hour' is no categorical or set attribute of source 'b'",
         "shop.yaml: report.money: 'revenue' is no numerical event attribute",
         "shop.yaml: model.amounts: 'b' is no numerical event attribute",
         "shop.yaml: model.amounts: 'revenue' is no numerical event attribute",
@@ -156,13 +158,19 @@ def test_a_task_names_what_its_kind_asks_for_and_nothing_else(write: Write) -> N
     overlay = write(
         f"evaluate: {{tasks: {{a: {{kind: next_values, {task}}}, b: {{kind: churn, attribute: a, {task}}}}}}}"
     )
-    found = "kinds next_values and attribute need `attribute`; no other kind has it"
+    found = "kinds next_values, first_value and attribute need `attribute`; churn and value have none"
     assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.{name}': {found}" for name in ("a", "b")]
     overlay = write(f"evaluate: {{tasks: {{a: {{kind: next_values, attribute: c, after: d, {task}}}}}}}")
     found = "kind next_values asks the customers of `source`; it has no `after`"
     assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.a': {found}"]
     overlay = write(f"evaluate: {{tasks: {{a: {{kind: churn, values: [b], {task}}}}}}}")
-    assert problems(overlay)[1:] == ["shop.yaml: 'evaluate.tasks.a': `values` are of kind attribute alone"]
+    assert problems(overlay)[1:] == ["shop.yaml: 'evaluate.tasks.a': `values` are of the kinds attribute and event alone"]
+    overlay = write(f"evaluate: {{tasks: {{a: {{kind: event, event: b, values: [c], {task}}}}}}}")
+    found = "kind event has `attribute` and `values` together, or neither"
+    assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.a': {found}"]
+    overlay = write(f"evaluate: {{tasks: {{a: {{kind: churn, ignored: [b], {task}}}}}}}")
+    found = "`ignored` is of the kinds next_values and first_value alone"
+    assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.a': {found}"]
 
 
 def test_what_is_known_at_the_cut_has_no_horizon_and_all_else_has_one(write: Write) -> None:

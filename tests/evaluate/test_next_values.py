@@ -59,6 +59,37 @@ def test_values_before_and_within_the_horizon_are_counted(spark: SparkSession, *
     assert known.happens_CV.tolist() == [[True, False], [False, False]]
 
 
+@pytest.mark.parametrize("is_set", [True, False])
+def test_the_first_event_with_a_value_that_is_ranked_is_all_that_comes(spark: SparkSession, *, is_set: bool) -> None:
+    rows = [
+        ("ann", CUT - DAY, "3", "clicks", "login"),
+        ("ann", CUT - DAY, "4", "clicks", "loans"),
+        ("ann", CUT, "1", "clicks", "login"),
+        ("ann", CUT + SECOND, "3", "clicks", "cards"),
+        ("ann", CUT + SECOND, "2", "clicks", "funds"),
+        ("ann", CUT + DAY, "5", "clicks", "loans"),
+        ("bob", CUT - DAY, "1", "clicks", "cards"),
+        ("bob", CUT + SECOND, "1", "clicks", None),
+        ("bob", CUT + DAY, "1", "clicks", "login"),
+        ("bob", CUT + 7 * DAY, "1", "clicks", "cards"),
+        ("cat", CUT - DAY, "1", "clicks", "login"),
+        ("cat", CUT + SECOND, "0", "calls", "cards"),
+    ]
+    columns = "customer_id string, event_time timestamp, event_id string, source string, page string"
+    events = spark.createDataFrame(rows, columns)
+    if is_set:
+        events = events.withColumn("page", F.when(F.col("page").isNotNull(), F.array("page")))
+    asked: dict[str, Any] = {"source": "clicks", "attribute": "page", "cut": CUT, "active_days": 7, "horizon_days": 7}
+    counted = value_counts(events, **asked, ignored=["login"], only_first=True).toPandas()
+    found = {(row.customer_id, row.value): (row.num_before, row.num_after) for row in counted.itertuples()}
+    assert {key: numbers for key, numbers in found.items() if key[1] is not None and any(numbers)} == {
+        ("ann", "loans"): (1, 0),
+        ("ann", "funds"): (0, 1),  # of two at one time the one with the smaller event_id
+        ("bob", "cards"): (1, 0),
+    }
+    assert {customer for customer, value in found if value is None} >= {"cat"}  # still asked about
+
+
 def test_rankings_by_hand() -> None:
     """Ranked 1, 2, 3, 4; the values at ranks 2 and 3 come; that at rank 3 is new, behind rank 4's, which is new too."""
     scores = np.array([[0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.7, 0.6]])

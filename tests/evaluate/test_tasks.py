@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -87,6 +88,32 @@ def test_an_event_is_asked_of_those_who_had_another_and_the_rule_counts_as_long_
     assert {row["customer_id"]: (row["label"], row["rule"]) for row in labels.collect()} == {
         "ann": (1.0, 2.0),
         "bob": (0.0, 0.0),
+    }
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+def test_with_values_only_events_that_hold_one_of_them_are_asked_for(spark: SparkSession, *, is_set: bool) -> None:
+    rows = [
+        ("cards before and after", CUT - DAY, "calls", "cards"),
+        ("cards before and after", CUT + DAY, "calls", "cards"),
+        ("other call", CUT - DAY, "calls", "loans"),
+        ("other call", CUT + DAY, "calls", "loans"),
+        ("topic unknown", CUT - DAY, "calls", "fraud"),
+        ("topic unknown", CUT + DAY, "calls", None),
+        ("topic elsewhere", CUT - DAY, "calls", "loans"),
+        ("topic elsewhere", CUT + DAY, "letters", "cards"),
+    ]
+    columns = "customer_id string, event_time timestamp, source string, topic string"
+    events = spark.createDataFrame(rows, columns).withColumn("spend", F.lit(1.0))
+    if is_set:
+        events = events.withColumn("topic", F.when(F.col("topic").isNotNull(), F.array("topic")))
+    asked = SHOP | {"source": "calls", "event": "calls", "attribute": "topic", "values": ["cards", "fraud"]}
+    labels = task_labels(events, kind="event", **asked)
+    assert {row["customer_id"]: (row["label"], row["rule"]) for row in labels.collect()} == {
+        "cards before and after": (1.0, 1.0),
+        "other call": (0.0, 0.0),
+        "topic unknown": (0.0, 1.0),
+        "topic elsewhere": (0.0, 0.0),
     }
 
 
