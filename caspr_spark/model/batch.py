@@ -11,7 +11,7 @@ Letters of the shape suffixes in this package and in `pretrain`:
     M masked events of all customers          V ids of one attribute          A attributes that are recovered
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +122,24 @@ def batch_of(columns: Columns, layout: Layout, as_of_us: int | NDArray[np.int64]
         profile_numerical_BQ=torch.from_numpy(profile("profile_numerical").astype(np.float32)),
         is_real_BT=torch.from_numpy(is_real_BT),
     )
+
+
+def by_length(
+    num_events_B: NDArray[np.integer[Any]], *, most_customers: int, most_events: int | None = None
+) -> Iterator[NDArray[np.intp]]:
+    """Positions of customers of similar length, group by group, the shortest first, so that padding costs little.
+
+    A group holds at most `most_customers`, and at most `most_events` events, padding included, or a single customer.
+    """
+    order = np.argsort(num_events_B, kind="stable")
+    lengths = np.asarray(num_events_B)[order]
+    start = 0
+    while start < len(order):
+        size = len(longest := lengths[start : start + most_customers])
+        if most_events is not None:
+            size = max(1, int((np.arange(1, size + 1) * longest <= most_events).sum()))
+        yield order[start : start + size]
+        start += size
 
 
 def known_columns(columns: Columns, layout: Layout) -> dict[str, NDArray[Any]]:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
-from caspr_spark.model.blocks import EncoderBlock
+from caspr_spark.model.blocks import Dropout, EncoderBlock
 from caspr_spark.model.decay import DecayedPooling, ages
 from caspr_spark.model.encoder import Encoded
 from caspr_spark.model.features import MICROSECONDS_A_DAY, EventVectors, ProfileVectors
@@ -37,7 +37,7 @@ class CausalEncoder(nn.Module):
         self.project = nn.Sequential(
             nn.Linear(self.event_vectors.size, width),
             nn.GELU(),
-            nn.Dropout(section.event_dropout),
+            Dropout(section.event_dropout),
             nn.LayerNorm(width),
         )
         self.mixer = _mixer(section)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
+from caspr_spark.model.blocks import Dropout
 from caspr_spark.model.features import MICROSECONDS_A_DAY, NO_TIME, ProfileVectors, Scale, signed_log
 from caspr_spark.model.values import Amounts, Sources, Values
 
@@ -66,10 +67,10 @@ class DecayedPooling(nn.Module):
             nn.LayerNorm(num_rates),
             nn.Linear(num_rates, NUM_HIDDEN),
             nn.GELU(),
-            nn.Dropout(section.dropout),
+            Dropout(section.dropout),
             nn.Linear(NUM_HIDDEN, mixed),
         )
-        of_values = [nn.Dropout(section.values_dropout), nn.Linear(2 * self.values.size, NUM_HIDDEN), nn.GELU()]
+        of_values = [Dropout(section.values_dropout), nn.Linear(2 * self.values.size, NUM_HIDDEN), nn.GELU()]
         self.of_values = nn.Sequential(*of_values, nn.Linear(NUM_HIDDEN, values)) if values else None
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from caspr_spark.errors import UnsafeError
 from caspr_spark.manifest import Fit, Layout
-from caspr_spark.model.batch import Columns, batch_of, columns_of
+from caspr_spark.model.batch import Columns, batch_of, by_length, columns_of
 from caspr_spark.model.checkpoint import Checkpoint, load_checkpoint
 from caspr_spark.model.network import Encoder, Network
 from caspr_spark.registry import ModelRecord, check_fits
@@ -53,10 +53,8 @@ def encode(
 
     Raises UnsafeError where the columns contradict the layout, or where a vector is not finite.
     """
-    num_events_B = np.asarray(columns["num_events"])
-    num_customers = len(num_events_B)
+    num_customers = len(num_events_B := np.asarray(columns["num_events"]))
     as_of_B = np.broadcast_to(np.asarray(as_of_us, dtype=np.int64), (num_customers,))
-    by_length = np.argsort(num_events_B, kind="stable")
     by_customer = {
         name: np.asarray(columns[name]).reshape(num_customers, -1 if num_customers else 1)
         for name in columns_of(layout)
@@ -66,11 +64,7 @@ def encode(
     was_training = encoder.training
     encoder.eval()
     with torch.inference_mode():
-        start = 0
-        while start < num_customers:
-            longest = int(num_events_B[by_length[min(start + MOST_CUSTOMERS, num_customers) - 1]])
-            chosen = by_length[start : start + min(MOST_CUSTOMERS, max(1, CHUNK_EVENTS // max(1, longest)))]
-            start += len(chosen)
+        for chosen in by_length(num_events_B, most_customers=MOST_CUSTOMERS, most_events=CHUNK_EVENTS):
             rows = {name: values[chosen] for name, values in by_customer.items()}
             batch = batch_of(rows, layout, as_of_B[chosen])
             embedding_BE[chosen] = encoder(batch).embedding_BE.numpy()

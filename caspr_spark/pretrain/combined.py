@@ -52,6 +52,7 @@ class Combined:
             parts.append((weights.future, self.future))
         if weights.contrastive:
             parts.append((weights.contrastive, Contrastive(seed=job.seed)))
+        self.compares_customers = bool(weights.contrastive)
         self.next_event: NextEvent | None = None
         if weights.next_event:
             self.next_event = NextEvent(

@@ -29,6 +29,7 @@ class TaskLoss:
     """
 
     size = 1
+    compares_customers = False
 
     def __init__(self, keys: NDArray[np.int64], labels: NDArray[np.float64], *, training: NDArray[np.bool_]) -> None:
         """`keys` (customer_key) and `labels` of all customers, and who of them are trained on."""

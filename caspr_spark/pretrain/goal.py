@@ -20,6 +20,9 @@ from caspr_spark.registry import ModelRecord
 class WholeObjective(Objective, Protocol):
     """What the trainer asks of an objective beside its terms."""
 
+    compares_customers: bool
+    """Whether a customer's loss depends on who goes through the network with it."""
+
     def fit(self, network: Any, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> None:
         """Take from the training data what constants and units the objective and the network need."""
 

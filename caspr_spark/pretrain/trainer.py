@@ -12,7 +12,7 @@ from torch import Tensor
 
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import SequenceManifest, Split, read_manifest
-from caspr_spark.model.batch import Batch, batch_of, known_columns
+from caspr_spark.model.batch import Batch, batch_of, by_length, known_columns
 from caspr_spark.model.checkpoint import save_checkpoint
 from caspr_spark.pretrain.contrastive import SHORTEST_SLICE
 from caspr_spark.pretrain.finetune import finetuning
@@ -28,8 +28,11 @@ WARM_SHARE = 0.3
 """Of the steps of schedule one_cycle, over which the learning rate rises."""
 FIRST_RATE, LAST_RATE = 0.04, 4e-6
 """Of the highest learning rate."""
-CHUNK = 32
-"""Customers that go through the network at once. A step adds up the chunks of its batch: same loss, less padding."""
+CHUNK, CHUNK_EVENTS = 64, 2048
+"""Customers and events, padding included, that go through the network at once, at most. A step adds up the chunks of
+its batch: same loss, less padding."""
+WHOLE_CHUNK = 32
+"""Customers of a chunk where it matters to the loss who goes through the network with whom, or before training."""
 ADAM_BETAS = (0.9, 0.999)
 
 
@@ -272,8 +275,8 @@ class _Trainer:
 
     def _all_chunks(self) -> Iterator[Batch]:
         """The training customers of this rank, once, in the order of the files; those of similar length together."""
-        for rows in self.training.batches(8 * CHUNK, shuffle_seed=None):
-            yield from self._chunks(rows)
+        for rows in self.training.batches(8 * WHOLE_CHUNK, shuffle_seed=None):
+            yield from self._chunks(rows, whole=True)
             self.beat()
 
     def _next(self, batches: Iterator[Rows], tally: Tally) -> list[Batch]:
@@ -284,16 +287,17 @@ class _Trainer:
         if rows is None:
             return []
         tally.rows += len(rows["num_events"])
-        return self._chunks(rows)
+        return self._chunks(rows, whole=self.objective.compares_customers)
 
-    def _chunks(self, rows: Rows) -> list[Batch]:
+    def _chunks(self, rows: Rows, *, whole: bool) -> list[Batch]:
         layout = self.goal.record.layout
         if layout != self.manifest.layout:
             rows = known_columns(rows, layout)
-        by_length = rows["num_events"].argsort(kind="stable")
-        cuts = [by_length[start : start + CHUNK] for start in range(0, len(by_length), CHUNK)]
-        chunks = ({name: values[chosen] for name, values in rows.items()} for chosen in cuts)
-        return [batch_of(chunk, layout, self.as_of_us) for chunk in chunks]
+        limits = {"most_customers": WHOLE_CHUNK} if whole else {"most_customers": CHUNK, "most_events": CHUNK_EVENTS}
+        return [
+            batch_of({name: values[chosen] for name, values in rows.items()}, layout, self.as_of_us)
+            for chosen in by_length(rows["num_events"], **limits)
+        ]
 
     def _all_rows(self, own_rows: int, reader: SequenceReader, split: Split) -> int:
         """Rows that all ranks saw. Raises CasprError, on all ranks alike, unless every rank saw its own once."""

@@ -1,0 +1,31 @@
+"""Customers go through the network in groups of similar length."""
+
+import numpy as np
+import pytest
+
+from caspr_spark.model.batch import by_length
+
+
+def lengths(num_events: list[int], **limits: int | None) -> list[list[int]]:
+    num_events_B = np.array(num_events)
+    return [num_events_B[group].tolist() for group in by_length(num_events_B, **limits)]  # type: ignore[arg-type]
+
+
+def test_groups_hold_no_more_events_than_they_may_padding_included() -> None:
+    found = lengths([7, 1, 2, 40, 3, 8, 2], most_customers=3, most_events=16)
+    assert found == [[1, 2, 2], [3, 7], [8], [40]]
+
+
+def test_without_a_limit_of_events_groups_are_of_one_size() -> None:
+    assert lengths([5, 1, 300, 2, 4], most_customers=2) == [[1, 2], [4, 5], [300]]
+
+
+@pytest.mark.parametrize("most_events", [None, 1, 50, 1000])
+def test_everybody_is_in_one_group(most_events: int | None) -> None:
+    num_events_B = np.random.default_rng(3).integers(1, 60, 100)
+    groups = list(by_length(num_events_B, most_customers=8, most_events=most_events))
+    assert sorted(np.concatenate(groups).tolist()) == list(range(100))
+
+
+def test_nobody_is_no_group() -> None:
+    assert lengths([], most_customers=2, most_events=10) == []

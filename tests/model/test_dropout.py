@@ -1,0 +1,35 @@
+"""Dropout by 16 random bits a number does what nn.Dropout does."""
+
+import pytest
+import torch
+
+from caspr_spark.model.blocks import Dropout
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
+def test_a_share_is_wiped_and_the_mean_stays(share: float) -> None:
+    torch.manual_seed(1)
+    found = Dropout(share)(torch.ones(1000, 1001))
+
+    kept = found > 0
+    assert kept.double().mean().item() == pytest.approx(1 - share, abs=0.002)  # four standard errors
+    assert found[kept].unique().tolist() == pytest.approx([1 / (1 - share)], rel=2e-4)
+    both = (kept[:, :-1] & kept[:, 1:]).double().mean().item()  # neighbours share no bits
+    assert both == pytest.approx((1 - share) ** 2, abs=0.002)
+
+
+def test_gradients_flow_through_what_is_kept() -> None:
+    values = torch.ones(3, 7, requires_grad=True)
+    found = Dropout(0.5)(values)
+    found.sum().backward()
+    assert torch.equal(values.grad, found)  # type: ignore[arg-type]
+
+
+def test_nothing_is_wiped_in_use_or_by_a_share_of_none() -> None:
+    values = torch.randn(5, 5)
+    assert torch.equal(Dropout(0.5).eval()(values), values)
+    assert torch.equal(Dropout(0.0)(values), values)
+
+
+def test_everything_may_be_wiped() -> None:
+    assert torch.equal(Dropout(1.0)(torch.ones(9)), torch.zeros(9))
