@@ -28,8 +28,8 @@ def write_quality_page(scores: Sequence[Line], costs: Sequence[Line], folder: Pa
     text = [
         "# What `make bench-quality` found",
         f"{minutes:.0f} minutes. ± is the standard error of a mean over splits whose test sets overlap (Nadeau and "
-        "Bengio); *better* is the share of 1,000 resamples of the customers in which the arm is better than features "
-        "made by hand. Lower is better for rmse and mae. The bank is simulated: SYNTHETIC.",
+        "Bengio), p goes with it; *better* is the share of 1,000 resamples of the customers in which the arm is better "
+        "than features made by hand. Lower is better for rmse and mae. The bank is simulated: SYNTHETIC.",
     ]
     table = pd.DataFrame(scores)
     for (dataset, cut), of_cut in table.groupby(["dataset", "cut"], sort=False):
@@ -62,8 +62,9 @@ def _arms(of_cut: pd.DataFrame) -> list[str]:
 
 def _compared(row: Line, metric: str) -> list[str]:
     better = "" if _is_missing(row["bootstrap_better"]) else f"{row['bootstrap_better']:.0%}"
-    difference, error = row["difference_to_rfm"], row["difference_standard_error"]
-    return [_number(row["mean"], metric), f"{_signed(difference, metric)} ± {_number(error, metric)}", better]
+    difference, error, p = row["difference_to_rfm"], row["difference_standard_error"], row["p_value"]
+    certain = "" if _is_missing(p) else f" (p {_p(p)})"
+    return [_number(row["mean"], metric), f"{_signed(difference, metric)} ± {_number(error, metric)}{certain}", better]
 
 
 def _others(of_cut: pd.DataFrame, costs: Sequence[Line]) -> list[str]:

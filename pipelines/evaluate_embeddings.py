@@ -176,7 +176,7 @@ def _outcome(
     labels, asked = customers["label"].to_numpy(), customers["customer_id"].to_list()
     question = _question(task)
     if too_few(labels, question):
-        num_labelled = len(labels) if question is WHICH_NUMBER else int((labels > 0).sum())
+        num_labelled = len(labels) if question == WHICH_NUMBER else int((labels > 0).sum())
         found = f"{num_labelled} of {len(customers)} customers"
         return _Found(len(customers), None, [f"{name}: skipped, {found} have the label, too few to split"])
     hand_made = customers.drop(columns=NO_FEATURES)
@@ -193,7 +193,7 @@ def _outcome(
         encoded_anew |= recipe_vectors(config, cut, stored)
     features: dict[str, Array] = {RFM: hand_made.to_numpy(dtype=float), EMBEDDING: vectors}
     names = {RFM: list(hand_made.columns), EMBEDDING: [f"number {place}" for place in range(vectors.shape[1])]}
-    notes = _suspicions(name, features, names, labels) if question is YES_OR_NO else []
+    notes = _suspicions(name, features, names, labels) if question == YES_OR_NO else []
     features |= encoded_anew
     how: dict[str, Any] = config.evaluate.model_dump(include={"num_splits", "test_share", "validation_share"})
     how["seed"] = config.seed

@@ -1,10 +1,13 @@
 """Random paired splits: every arm is trained, chosen and tested on the same customers. Deterministic from the seed."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 from sklearn.model_selection import train_test_split
@@ -27,6 +30,9 @@ BOOTSTRAP_ERROR, BOOTSTRAP_BETTER = "bootstrap_error", "bootstrap_better"
 """Written `bootstrap_error.auroc`: of an arm's difference to rfm, over resampled customers; they stand at split 0."""
 LABELS = "labels"
 """Written `auroc.100_labels`: of the linear heads, trained and chosen with so many labelled customers alone."""
+SPLITS_A_WORKER = 5
+"""Splits that a process of its own is worth starting for."""
+Found = TypeVar("Found")
 SCORE_COLUMNS = ["arm", "head", "split", "metric", "value"]
 
 
@@ -85,45 +91,78 @@ def paired_scores(
     ablated = {arm: values for arm, values in features.items() if arm not in (RFM, EMBEDDING)}
     features = {RFM: features[RFM], EMBEDDING: features[EMBEDDING]}
     features[BOTH] = np.hstack([features[RFM], features[EMBEDDING]])
-    rows: list[tuple[str, str, int, str, float]] = []
-    tested: dict[tuple[str, str], list[TwoArms]] = {}
-    curves: dict[str, list[Array]] = {arm: [] for arm in ARMS} if question is YES_OR_NO else {}
     splits = random_splits(
         labels, num_splits=num_splits, test_share=test_share, validation_share=validation_share, seed=seed
     )
-    for number, split in enumerate(splits):
-        num_test, truth = len(split.test), labels[split.test]
-        rows += [
-            (CUSTOMERS, "", number, "num_train", len(labels) - num_test),
-            (CUSTOMERS, "", number, "num_test", num_test),
-            (CUSTOMERS, "", number, "positive_share", float((truth > 0).mean())),
-        ]
-        with threadpool_limits(1):
-            fits = {arm: _fits(values, labels, split, question, seed=seed + number) for arm, values in features.items()}
+    found = in_parallel(
+        partial(_of_split, features, ablated, labels, rule, question, label_counts=label_counts, seed=seed), splits
+    )
+    rows = [row for one in found for row in one.rows]
+    tested = {key: [one.tested[key] for one in found] for key in found[0].tested}
+    rows += bootstrap_rows(tested, labels, question.weighted, seed=seed)
+    curves = {arm: np.mean([one.rates[arm] for one in found], axis=0) for arm in found[0].rates}
+    means = {arm: [round(float(rate), 6) for rate in curve] for arm, curve in curves.items()}
+    return Outcome(pd.DataFrame(rows, columns=SCORE_COLUMNS), means)
+
+
+def in_parallel(of_split: Callable[[int, Split], Found], splits: Iterable[Split]) -> list[Found]:
+    """What `of_split` finds for each (number, split), in their order; many are shared out over the processors."""
+    numbered = list(enumerate(splits))
+    workers = Parallel(n_jobs=max(1, min(os.cpu_count() or 1, len(numbered) // SPLITS_A_WORKER)))
+    return list(workers(delayed(of_split)(number, split) for number, split in numbered))
+
+
+class _OfSplit(NamedTuple):
+    """What is found on one split."""
+
+    rows: list[tuple[str, str, int, str, float]]
+    tested: dict[tuple[str, str], TwoArms]
+    rates: dict[str, Array]
+    """Of yes or no: arm -> true positive rates at ROC_POINTS."""
+
+
+def _of_split(
+    features: Mapping[str, Array],
+    ablated: Mapping[str, Array],
+    labels: Array,
+    rule: Array,
+    question: Question,
+    number: int,
+    split: Split,
+    *,
+    label_counts: Sequence[int],
+    seed: int,
+) -> _OfSplit:
+    num_test, truth = len(split.test), labels[split.test]
+    rows: list[tuple[str, str, int, str, float]] = [
+        (CUSTOMERS, "", number, "num_train", len(labels) - num_test),
+        (CUSTOMERS, "", number, "num_test", num_test),
+        (CUSTOMERS, "", number, "positive_share", float((truth > 0).mean())),
+    ]
+    with threadpool_limits(1):
+        fits = {arm: _fits(values, labels, split, question, seed=seed + number) for arm, values in features.items()}
         fits[FUSED] = {head: question.fused(fits[RFM][head], fits[EMBEDDING][head]) for head in fits[RFM]}
         predictions = {(RULE, BEST): rule[split.test]}
         predictions |= {(arm, head): fit.test_predictions for arm in ARMS for head, fit in fits[arm].items()}
+        tested = {}
         for (arm, head), predicted in predictions.items():
             found = question.metrics(truth, predicted, labels)
             rows += [(arm, head, number, metric, value) for metric, value in found.items()]
             if arm != RFM:
-                reference = fits[RFM][head].test_predictions
-                tested.setdefault((arm, head), []).append(TwoArms(split.test, predicted, reference))
-        with threadpool_limits(1):
-            for arm, values in ablated.items():
-                fit = _linear_fit(values, labels, split, question)
-                found = question.metrics(truth, fit.test_predictions, labels)
-                rows += [(arm, question.candidates[0], number, metric, value) for metric, value in found.items()]
+                tested[arm, head] = TwoArms(split.test, predicted, fits[RFM][head].test_predictions)
+        for arm, values in ablated.items():
+            fit = _linear_fit(values, labels, split, question)
+            found = question.metrics(truth, fit.test_predictions, labels)
+            rows += [(arm, question.candidates[0], number, metric, value) for metric, value in found.items()]
         for num_labels in label_counts:
-            few = few_labels(split, labels, num_labels, both_kinds=question is YES_OR_NO, seed=seed * 1000 + number)
+            few = few_labels(split, labels, num_labels, both_kinds=question == YES_OR_NO, seed=seed * 1000 + number)
             if few is not None:
                 rows += _few_scores(features, labels, few, question, number=number, num_labels=num_labels)
-        for arm, rates in curves.items():
-            false_positives, true_positives, _ = roc_curve(truth, fits[arm][BEST].test_predictions)
-            rates.append(np.interp(ROC_POINTS, false_positives, true_positives))
-    rows += bootstrap_rows(tested, labels, question.weighted, seed=seed)
-    means = {arm: [round(float(rate), 6) for rate in np.mean(rates, axis=0)] for arm, rates in curves.items()}
-    return Outcome(pd.DataFrame(rows, columns=SCORE_COLUMNS), means)
+    rates = {}
+    for arm in ARMS if question == YES_OR_NO else ():
+        false_positives, true_positives, _ = roc_curve(truth, fits[arm][BEST].test_predictions)
+        rates[arm] = np.interp(ROC_POINTS, false_positives, true_positives)
+    return _OfSplit(rows, tested, rates)
 
 
 def few_labels(split: Split, labels: Array, num_labels: int, *, both_kinds: bool, seed: int) -> Split | None:
@@ -160,8 +199,7 @@ def _few_scores(
     number: int,
     num_labels: int,
 ) -> list[tuple[str, str, int, str, float]]:
-    with threadpool_limits(1):
-        fits = {arm: _linear_fit(values, labels, split, question) for arm, values in features.items()}
+    fits = {arm: _linear_fit(values, labels, split, question) for arm, values in features.items()}
     fits[FUSED] = question.fused(fits[RFM], fits[EMBEDDING])
     return [
         (arm, question.candidates[0], number, f"{metric}.{num_labels}_{LABELS}", value)
@@ -200,9 +238,9 @@ def _fits(features: Array, labels: Array, split: Split, question: Question, *, s
 def too_few(labels: Any, question: Question) -> bool:
     """Whether some part of a split would have hardly any customer of a positive label, or of the answer no; where a
     number is asked for, hardly any customer."""
-    if question is WHICH_NUMBER:
+    if question == WHICH_NUMBER:
         return len(labels) < LEAST
-    return (_rarer(labels) if question is YES_OR_NO else int(np.sum(labels > 0))) < LEAST
+    return (_rarer(labels) if question == YES_OR_NO else int(np.sum(labels > 0))) < LEAST
 
 
 def _rarer(labels: Any) -> int:

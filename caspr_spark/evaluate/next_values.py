@@ -6,6 +6,7 @@ validation customers alone.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from caspr_spark.evaluate.experiment import (
     Outcome,
     Split,
     bootstrap_rows,
+    in_parallel,
     random_splits,
 )
 from caspr_spark.evaluate.heads import Array, prepared
@@ -129,12 +131,9 @@ def ranking_scores(
     """
     features = {**features, BOTH: np.hstack([features[RFM], features[EMBEDDING]])}
     has_new = (known.happens_CV & (known.counts_CV == 0)).any(axis=1)
-    rows: list[tuple[str, str, int, str, float]] = []
-    tested: dict[tuple[str, str], list[TwoArms]] = {}
-    names: list[str] = []
-    rule, eases = _own_frequency(known), [_ease(known, penalty) for penalty in EASE_PENALTIES]
     with threadpool_limits(1):
         likes = {arm: _had_by_likes(values, known) for arm, values in features.items()}
+        eases = [_ease(known, penalty) for penalty in EASE_PENALTIES]
     splits = random_splits(
         has_new.astype(float),
         num_splits=num_splits,
@@ -142,25 +141,20 @@ def ranking_scores(
         validation_share=validation_share,
         seed=seed,
     )
-    for number, split in enumerate(splits):
+    judged = in_parallel(partial(_judged, features, known, likes, eases), splits)
+    rows: list[tuple[str, str, int, str, float]] = []
+    tested: dict[tuple[str, str], list[TwoArms]] = {}
+    for number, (split, of_split) in enumerate(judged):
         rows += [
             (CUSTOMERS, "", number, "num_train", len(has_new) - len(split.test)),
             (CUSTOMERS, "", number, "num_test", len(split.test)),
             (CUSTOMERS, "", number, "positive_share", float(has_new[split.test].mean())),
         ]
-        with threadpool_limits(1):
-            arms = {
-                arm: _best([*_ridges(values, known, split), *likes[arm]], known, split)
-                for arm, values in features.items()
-            }
-            arms |= {RULE: rule, EASE: _best(eases, known, split)}
-            arms[FUSED] = _fused([arms[EMBEDDING], rule, arms[EASE]], known, split)
-        judged = {arm: customer_metrics(scores, known, split.test) for arm, scores in arms.items()}
-        for arm, found in judged.items():
+        for arm, found in of_split.items():
             names = list(found)
             rows += [(arm, BEST, number, metric, _mean(values)) for metric, values in found.items()]
             if arm != RFM:
-                ours, theirs = (np.column_stack(list(one.values())) for one in (found, judged[RFM]))
+                ours, theirs = (np.column_stack(list(one.values())) for one in (found, of_split[RFM]))
                 tested.setdefault((arm, BEST), []).append(TwoArms(split.test, ours, theirs))
 
     def weighted(_truth: Array, values_CM: Array, _everybody: Array, weights_RC: Array) -> Mapping[str, Array]:
@@ -171,6 +165,25 @@ def ranking_scores(
 
     rows += bootstrap_rows(tested, has_new.astype(float), weighted, seed=seed)
     return Outcome(pd.DataFrame(rows, columns=SCORE_COLUMNS), {})
+
+
+def _judged(
+    features: Mapping[str, Array],
+    known: Histories,
+    likes: Mapping[str, Sequence[Scores]],
+    eases: Sequence[Scores],
+    _number: int,
+    split: Split,
+) -> tuple[Split, dict[str, dict[str, Array]]]:
+    """The split, and arm -> `customer_metrics` of its test customers."""
+    with threadpool_limits(1):
+        arms = {
+            arm: _best([*_ridges(values, known, split), *likes[arm]], known, split) for arm, values in features.items()
+        }
+        rule = _own_frequency(known)
+        arms |= {RULE: rule, EASE: _best(eases, known, split)}
+        arms[FUSED] = _fused([arms[EMBEDDING], rule, arms[EASE]], known, split)
+    return split, {arm: customer_metrics(scores, known, split.test) for arm, scores in arms.items()}
 
 
 def customer_metrics(scores: Scores, known: Histories, customers: NDArray[np.intp]) -> dict[str, Array]:

@@ -31,7 +31,7 @@ def task_labels(
     The horizon is [cut, cut + horizon_days). The label within it, by kind:
       churn: 1 for no event of `source`, otherwise 0;
       value: the sum of `money` of its events;
-      event: 1 for an event of the source `event`, otherwise 0; with `values`, for one whose `attribute` has one of them.
+      event: 1 for an event of the source `event` (with `values`: whose `attribute` has one of them), otherwise 0.
     rule is what needs no model: days since the last event; the sum of `money`, or the number of events of `event`, in
     as many days before the cut.
     """

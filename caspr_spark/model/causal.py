@@ -79,7 +79,9 @@ class CausalEncoder(nn.Module):
 
 
 class ForgettingTransformer(nn.Module):
-    """Blocks in which an event attends to itself and to events of strictly earlier times, the less the longer ago."""
+    """Each event beside the one before it, then blocks in which it attends to itself and to events of strictly earlier
+    times, the less the longer ago. Within one visit all are as near: attention alone hardly tells what came first.
+    """
 
     slopes_H11: Tensor
 
@@ -89,10 +91,12 @@ class ForgettingTransformer(nn.Module):
             EncoderBlock(section.width, section.num_heads, section.feed_forward, section.dropout)
             for _ in range(section.encoder_layers)
         )
+        self.pair = Pair(section.width)
         slopes_H = functional.softplus(torch.linspace(*FORGETTING, section.num_heads))
         self.register_buffer("slopes_H11", slopes_H[:, None, None], persistent=False)
 
     def forward(self, events_BTD: Tensor, batch: Batch) -> Tensor:
+        events_BTD = events_BTD + self.pair(events_BTD, batch)
         since_BTT = batch.event_times_BT[:, :, None] - batch.event_times_BT[:, None, :]
         itself_TT = torch.eye(since_BTT.shape[1], dtype=torch.bool)
         may_see_BTT = ((since_BTT > 0) & batch.is_real_BT[:, None, :]) | itself_TT
@@ -101,6 +105,22 @@ class ForgettingTransformer(nn.Module):
         for block in self.blocks:
             events_BTD = block(events_BTD, bias_BHTT)
         return events_BTD
+
+
+class Pair(nn.Module):
+    """What an event and the last one of a strictly earlier time say together."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.both = nn.Linear(2 * width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, events_BTD: Tensor, batch: Batch) -> Tensor:
+        times_BT = batch.event_times_BT.masked_fill(~batch.is_real_BT, torch.iinfo(torch.int64).max)
+        before_BT1 = (torch.searchsorted(times_BT, times_BT) - 1)[:, :, None]
+        previous_BTD = events_BTD.gather(1, before_BT1.clamp(min=0).expand_as(events_BTD)) * (before_BT1 >= 0)
+        paired_BTD: Tensor = self.output(functional.gelu(self.both(torch.cat([events_BTD, previous_BTD], dim=-1))))
+        return paired_BTD
 
 
 class Recurrent(nn.Module):

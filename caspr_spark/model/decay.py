@@ -26,6 +26,8 @@ PLAIN = (SEASON, EVER, MONTH, TWO_MONTHS, 2, 1, 0)
 LARGEST_RATE = 1000.0
 """Of an amount, in the population's mean rates; beyond it a vector does not grow."""
 NUM_SUMMED, NUM_GATES, NUM_HIDDEN = 32, 3, 128
+FEW_VALUES = 32
+"""The counts of an attribute of no more values are neither compressed, before they meet the others, nor dropped."""
 LEAST_TENURE = 28 / 91
 """In longest horizons: the time that a plain rate is over, at least. A first purchase of yesterday is no habit yet."""
 TENURE_LIMIT = 84 / 91
@@ -70,8 +72,7 @@ class DecayedPooling(nn.Module):
             Dropout(section.dropout),
             nn.Linear(NUM_HIDDEN, mixed),
         )
-        of_values = [Dropout(section.values_dropout), nn.Linear(2 * self.values.size, NUM_HIDDEN), nn.GELU()]
-        self.of_values = nn.Sequential(*of_values, nn.Linear(NUM_HIDDEN, values)) if values else None
+        self.of_values = ValueCounts(self.values.sizes, values, dropout=section.values_dropout) if values else None
 
     @torch.no_grad()
     def fit(self, *, longest_days: float, mean_rate: float, mean_absolute_N: Tensor) -> None:
@@ -116,7 +117,7 @@ class DecayedPooling(nn.Module):
             fading_BKRT = torch.unflatten(rates_BJT, 1, (num_times, -1))[:, :, [MONTH, EVER]]
             counting_BJT = (fading_BKRT * self.mean_rate * windows_21).flatten(1, 2)
             counts_BJV = self.values.sums(self.values.entries(batch), counting_BJT)
-            embedded.append(self.of_values(counts_BJV.log1p().reshape(num_customers, num_times, -1)))
+            embedded.append(self.of_values(counts_BJV.log1p().view(num_customers, num_times, 2, -1)))
         return torch.cat(embedded, dim=-1)
 
     def _plain(self, amounts_BKX: Tensor, calmed_BKR: Tensor) -> Tensor:
@@ -140,6 +141,28 @@ class DecayedPooling(nn.Module):
         days_BKX = (since_BKX.double() / MICROSECONDS_A_DAY).float()
         limit = 4 * self.longest_days
         return torch.where(is_there_BKX, days_BKX, limit).clamp(max=limit)
+
+
+class ValueCounts(nn.Module):
+    """How often each value came, within a month and ever -> `size` numbers.
+
+    Each attribute goes through a layer of its own, so that many values of one do not drown the few of another.
+    """
+
+    def __init__(self, sizes: list[int], size: int, *, dropout: float) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.dropouts = nn.ModuleList(Dropout(dropout if num > FEW_VALUES else 0.0) for num in sizes)
+        widths = [min(num, FEW_VALUES) for num in sizes]
+        self.own = nn.ModuleList(nn.Linear(2 * num, width) for num, width in zip(sizes, widths, strict=True))
+        self.together = nn.Linear(sum(widths), size)
+
+    def forward(self, counts_BK2V: Tensor) -> Tensor:
+        """[B, K, 2, V] -> [B, K, size]."""
+        parts = zip(torch.split(counts_BK2V, self.sizes, dim=-1), self.dropouts, self.own, strict=True)
+        hidden = [own(dropout(counts.flatten(2))) for counts, dropout, own in parts]
+        together: Tensor = self.together(functional.gelu(torch.cat(hidden, dim=-1)))
+        return together
 
 
 def ages(batch: Batch, as_of_BK: Tensor, is_visible_BT: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Heads that read from a customer's vector alone what the customer does next, within each of H horizons.
+"""Heads that read from a customer's vector alone what the customer does next, within each of H horizons, and did last.
 
 Their columns, for each of S sources, N amounts and V values:
 
@@ -8,6 +8,7 @@ Their columns, for each of S sources, N amounts and V values:
     linear   [N, H]   the sum, in units of its own deviation
     next     [V]      log odds of the value within the middle horizon
     new      [V]      the same, of values that the customer never had before
+    recent   [V]      log odds of the value within as long before
 """
 
 import math
@@ -23,7 +24,7 @@ from caspr_spark.model.values import Amounts, Sources, Values
 HORIZONS = (1 / 13, 2 / 13, 4 / 13, 8 / 13, 1.0)
 """In longest horizons: 7, 14, 28, 56 and 91 days where that is 91."""
 MIDDLE = 2
-"""Position of the horizon of `next` and `new`."""
+"""Position of the horizon of `next`, `new` and `recent`."""
 
 
 class Guesses(NamedTuple):
@@ -35,6 +36,7 @@ class Guesses(NamedTuple):
     linear_BKNH: Tensor
     next_BKV: Tensor
     new_BKV: Tensor
+    recent_BKV: Tensor
 
 
 class FutureHeads(nn.Module):
@@ -48,7 +50,7 @@ class FutureHeads(nn.Module):
         num_sources, num_horizons = Sources(layout).size, len(HORIZONS)
         num_amounts, num_values = Amounts(section, layout).size, Values(layout).size
         of_sources, of_amounts = (num_sources, num_horizons), (num_amounts, num_horizons)
-        self.shapes = [of_sources, of_sources, of_amounts, of_amounts, (num_values,), (num_values,)]
+        self.shapes = [of_sources, of_sources, of_amounts, of_amounts, *[(num_values,)] * 3]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         self.linear = nn.Linear(section.embedding_size, sum(self.sizes))
         self.register_buffer("longest_days", torch.tensor(91.0))

@@ -1,6 +1,7 @@
 """Dense future: from many as-of times inside the history, what the customer does next within several horizons.
 
-A vector is made of the events strictly before its as-of time; the targets are those from then on. As-of times are drawn
+A vector is made of the events strictly before its as-of time; the targets are those from then on, and the values that
+came last: what nothing is foretold from yet may be of use to somebody, and must not be lost. As-of times are drawn
 evenly over the history, but for its beginning and for the last middle horizon; a horizon that ends after the training
 data is not asked for. Every term is divided by what the best constant guess of it costs, measured on the training data.
 """
@@ -31,9 +32,9 @@ FIRST_TIME = 3 / 13
 """As-of times start so many longest horizons after the first event of all: 21 days where that is 91."""
 RAREST = 1e-4
 """Shares nearer to 0 or 1 than this are taken for this where log odds are started."""
-PARTS = ("any", "count", "amounts_log", "amounts_linear", "next_values", "new_values")
-PART_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 2.0, 2.0)
-"""Values weigh as much as all else: they are many, each is rare, and little is won over a constant guess."""
+PARTS = ("any", "count", "amounts_log", "amounts_linear", "next_values", "new_values", "recent_values")
+PART_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 1.0)
+"""Values weigh as much as all else and more: they are many, each is rare, and little is won over a constant guess."""
 
 
 class Times(NamedTuple):
@@ -55,15 +56,18 @@ class Future(NamedTuple):
     """Sums of the N amounts, in raw units; a single amount is cut as the model cuts it."""
     has_next_BKV: Tensor
     """Whether the value occurs within the middle horizon."""
+    was_recent_BKV: Tensor
+    """Whether it occurred within as long before."""
     is_new_BKV: Tensor
     """Whether the customer never had it before."""
 
 
 class DenseFuture:
-    """An objective (see `Objective`) of six parts, each with its weight.
+    """An objective (see `Objective`) of seven parts, each with its weight.
 
     Its terms: any and count, one a source and horizon each; the sums of an amount, as logarithm and linear, one a
-    horizon each; the values that come next; those of them that are new to the customer.
+    horizon each; the values that come next, those of them that are new to the customer, and those that came last, one
+    an attribute each.
     """
 
     def __init__(
@@ -82,13 +86,16 @@ class DenseFuture:
         self.sources, self.values = Sources(layout), Values(layout)
         self.amounts = Amounts(model, layout)
         of_sources, of_amounts = self.sources.size * len(HORIZONS), self.amounts.size * len(HORIZONS)
-        self.sizes = [of_sources, of_sources, of_amounts, of_amounts, 1, 1]
+        self.sizes = [of_sources, of_sources, of_amounts, of_amounts, *[len(self.values.sizes)] * 3]
         self.size = sum(self.sizes)
         self.horizons_us_H = torch.zeros(len(HORIZONS), dtype=torch.int64)
         self.first_us = self.end_us
         self.deviation_NH = torch.ones(self.amounts.size, len(HORIZONS))
         self.constant_A = torch.ones(self.size, dtype=torch.float64)
         self.is_taught_A = torch.ones(self.size, dtype=torch.bool)
+        self.emphasis_A = torch.ones(self.size, dtype=torch.float64)
+        """Of a term among those of its part: of values the root of what a constant guess of the attribute costs, so
+        that one of a thousand values weighs more than one of ten, but not a hundred times as much."""
 
     def fit(self, network: Network, chunks: Callable[[], Iterator[Batch]], ranks: Ranks, units: Units) -> None:
         """Measure horizons, deviations, first guesses and constant losses, and give the network what it needs of them.
@@ -120,7 +127,7 @@ class DenseFuture:
     def counts(self, batch: Batch, drawn: Times) -> Tensor:
         known_H, used = drawn.is_known_BKH.sum(dim=(0, 1)), drawn.is_used_BK.sum()[None]
         rows = sum(self.sizes[:4]) // len(HORIZONS)
-        return torch.cat([known_H.repeat(rows), used, used]).double()
+        return torch.cat([known_H.repeat(rows), used.repeat(sum(self.sizes[4:]))]).double()
 
     def sums(self, network: Network, batch: Batch, drawn: Times) -> Tensor:
         if not drawn.is_used_BK.any():
@@ -131,18 +138,21 @@ class DenseFuture:
         return self._losses(guesses, self.future(batch, drawn), drawn)
 
     def weights(self, counts_A: Tensor) -> Tensor:
-        is_used_A = self.is_taught_A & (counts_A > 0)
-        num_used_P = torch.stack([part.sum() for part in torch.split(is_used_A, self.sizes)])
-        share_P = torch.tensor(PART_WEIGHTS, dtype=torch.float64) * (num_used_P > 0)
-        of_term_P = share_P / num_used_P.clamp(min=1) / share_P.sum().clamp(min=1)
-        of_term_A = of_term_P.repeat_interleave(torch.tensor(self.sizes))
-        return torch.where(is_used_A, of_term_A / (counts_A.clamp(min=1) * self.constant_A), 0.0)
+        return torch.where(counts_A > 0, self._of_loss(counts_A) / (counts_A.clamp(min=1) * self.constant_A), 0.0)
 
     def by_name(self, sums_A: Tensor, counts_A: Tensor) -> dict[str, float]:
         ratio_A = sums_A.double() / counts_A.clamp(min=1) / self.constant_A
-        is_used_A = self.is_taught_A & (counts_A > 0)
-        parts = zip(PARTS, torch.split(ratio_A, self.sizes), torch.split(is_used_A, self.sizes), strict=True)
-        return {name: float(ratios[used].mean()) for name, ratios, used in parts if used.any()}
+        of_loss_A = self._of_loss(counts_A)
+        parts = zip(PARTS, torch.split(ratio_A, self.sizes), torch.split(of_loss_A, self.sizes), strict=True)
+        return {name: float((ratios * shares).sum() / shares.sum()) for name, ratios, shares in parts if shares.any()}
+
+    def _of_loss(self, counts_A: Tensor) -> Tensor:
+        """float64 [A]: what share of the loss each term is, 0 where it is not used; together 1, unless none is."""
+        emphasis_A = torch.where(self.is_taught_A & (counts_A > 0), self.emphasis_A, 0.0)
+        of_part_P = torch.stack([part.sum() for part in torch.split(emphasis_A, self.sizes)])
+        share_P = torch.tensor(PART_WEIGHTS, dtype=torch.float64) * (of_part_P > 0)
+        of_emphasis_P = share_P / torch.where(of_part_P > 0, of_part_P, 1.0) / share_P.sum().clamp(min=1)
+        return emphasis_A * of_emphasis_P.repeat_interleave(torch.tensor(self.sizes))
 
     def future(self, batch: Batch, drawn: Times) -> Future:
         """The targets of a draw."""
@@ -161,6 +171,7 @@ class DenseFuture:
             summed(self.sources.one_hot(batch)),
             summed(self.scale.cut(batch.numerical_BTN)[..., self.amounts.positions]),
             self.values.sums(entries, is_within_BKHT[:, :, MIDDLE].float()) > 0,
+            self.values.sums(entries, (before_BKT & (after_BKT >= -self.horizons_us_H[MIDDLE])).float()) > 0,
             ~(self.values.sums(entries, before_BKT.float()) > 0) & self.values.is_value_V,
         )
 
@@ -179,8 +190,11 @@ class DenseFuture:
         ]
         next_BKV = entropy(guesses.next_BKV, has_next_BKV, reduction="none") * used_BK1
         new_BKV = entropy(guesses.new_BKV, has_next_BKV, reduction="none") * used_BK1 * future.is_new_BKV
+        recent_BKV = entropy(guesses.recent_BKV, future.was_recent_BKV.float(), reduction="none") * used_BK1
         sums = [(losses * known_BK1H).sum(dim=(0, 1)).flatten() for losses in of_horizons]
-        return torch.cat([*sums, next_BKV.sum()[None], new_BKV.sum()[None]])
+        for of_values_BKV in (next_BKV, new_BKV, recent_BKV):
+            sums += [part.sum()[None] for part in torch.split(of_values_BKV.sum(dim=(0, 1)), self.values.sizes)]
+        return torch.cat(sums)
 
     def _first_guesses(self, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> Guesses:
         """The training data's means, as the heads write them; sets the deviations of the sums on the way."""
@@ -202,11 +216,12 @@ class DenseFuture:
                 (future.has_next_BKV * used_BK1).sum(dim=(0, 1)),
                 new_BKV.sum(dim=(0, 1)),
                 (future.has_next_BKV * new_BKV).sum(dim=(0, 1)),
+                (future.was_recent_BKV * used_BK1).sum(dim=(0, 1)),
             ]
             total = [one + other for one, other in zip(total, of_chunk, strict=True)] if total else of_chunk
         for part in total:
             ranks.sum_(part)
-        known_H, any_SH, count_SH, log_NH, linear_NH, square_NH, used, next_V, new_V, has_new_V = total
+        known_H, any_SH, count_SH, log_NH, linear_NH, square_NH, used, next_V, new_V, has_new_V, recent_V = total
         known_H, used, new_V = known_H.clamp(min=1), used.clamp(min=1), new_V.clamp(min=1)
         mean_NH = linear_NH / known_H
         deviation_NH = (square_NH / known_H - mean_NH.square()).clamp(min=0).sqrt()
@@ -218,6 +233,7 @@ class DenseFuture:
             mean_NH.float() / self.deviation_NH,
             _log_odds(next_V / used),
             _log_odds(has_new_V / new_V),
+            _log_odds(recent_V / used),
         )
 
     def _measure_constants(self, start: Guesses, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> None:
@@ -233,6 +249,8 @@ class DenseFuture:
         constant_A = sums_A / counts_A.clamp(min=1)
         self.is_taught_A = constant_A >= SMALLEST_CONSTANT_LOSS
         self.constant_A = torch.where(self.is_taught_A, constant_A, 1.0)
+        of_values = slice(sum(self.sizes[:4]), None)
+        self.emphasis_A[of_values] = self.constant_A[of_values].sqrt()
 
 
 def _log_odds(shares: Tensor) -> Tensor:

@@ -164,7 +164,9 @@ def test_a_task_names_what_its_kind_asks_for_and_nothing_else(write: Write) -> N
     found = "kind next_values asks the customers of `source`; it has no `after`"
     assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.a': {found}"]
     overlay = write(f"evaluate: {{tasks: {{a: {{kind: churn, values: [b], {task}}}}}}}")
-    assert problems(overlay)[1:] == ["shop.yaml: 'evaluate.tasks.a': `values` are of the kinds attribute and event alone"]
+    assert problems(overlay)[1:] == [
+        "shop.yaml: 'evaluate.tasks.a': `values` are of the kinds attribute and event alone"
+    ]
     overlay = write(f"evaluate: {{tasks: {{a: {{kind: event, event: b, values: [c], {task}}}}}}}")
     found = "kind event has `attribute` and `values` together, or neither"
     assert problems(overlay)[1:] == [f"shop.yaml: 'evaluate.tasks.a': {found}"]

@@ -98,6 +98,9 @@ def test_targets_are_what_happens_from_the_as_of_time_on() -> None:
                 if h == MIDDLE:
                     nexts = set().union(*(event["places"] for event in within))
                     assert set(future.has_next_BKV[customer, k].nonzero().flatten().tolist()) == nexts
+                    began = as_of - round(days * DAY_US)
+                    last = set().union(*(event["places"] for event in past if event["time"] >= began))
+                    assert set(future.was_recent_BKV[customer, k].nonzero().flatten().tolist()) == last
             known = set().union(*(event["places"] for event in past))
             never = {*SHOP_PLACES, *COLOUR_PLACES, *LABEL_PLACES} - known - {0, 2, 9, 11, 14, 16}
             assert set(future.is_new_BKV[customer, k].nonzero().flatten().tolist()) == never
@@ -180,13 +183,16 @@ def slow_losses(guesses: Any, objective: DenseFuture, drawn: Any) -> dict[str, f
                 )
                 error = guesses.linear_BKNH[customer, k, n, h].item() - amount / objective.deviation_NH[n, h].item()
                 terms.setdefault(("amounts_linear", n, h), []).append(huber(error))
-        pairs = list(zip(guesses.next_BKV[customer, k], future.has_next_BKV[customer, k], strict=True))
-        terms.setdefault(("next_values", 0, 0), []).append(sum(entropy(odds, bool(has)) for odds, has in pairs))
-        new = zip(
-            guesses.new_BKV[customer, k], future.has_next_BKV[customer, k], future.is_new_BKV[customer, k], strict=True
-        )
-        new_loss = sum(entropy(odds, bool(has)) for odds, has, is_new in new if is_new)
-        terms.setdefault(("new_values", 0, 0), []).append(new_loss)
+        happens, recent = future.has_next_BKV[customer, k], future.was_recent_BKV[customer, k]
+        for attribute, places in enumerate((SHOP_PLACES, COLOUR_PLACES, LABEL_PLACES)):
+            of_parts = {
+                "next_values": [(guesses.next_BKV, happens, v) for v in places],
+                "new_values": [(guesses.new_BKV, happens, v) for v in places if future.is_new_BKV[customer, k, v]],
+                "recent_values": [(guesses.recent_BKV, recent, v) for v in places],
+            }
+            for part, guessed in of_parts.items():
+                loss = sum(entropy(odds_BKV[customer, k, v], bool(truth_V[v])) for odds_BKV, truth_V, v in guessed)
+                terms.setdefault((part, attribute, 0), []).append(loss)
     return {str(key): float(np.mean(values)) for key, values in terms.items()}
 
 
@@ -201,12 +207,18 @@ def test_losses_are_those_of_a_slow_count() -> None:
     expected = slow_losses(guesses, objective, drawn)
     names = [str((part, 0, h)) for part in PARTS[:2] for h in range(5)]
     names += [str((part, n, h)) for part in PARTS[2:4] for n in range(2) for h in range(5)]
-    names += [str((part, 0, 0)) for part in PARTS[4:]]
+    names += [str((part, attribute, 0)) for part in PARTS[4:] for attribute in range(3)]
 
     mean_A = sums_A / counts_A.clamp(min=1)
     assert mean_A.tolist() == pytest.approx([expected.get(name, 0.0) for name in names], rel=1e-4)
     by_name = objective.by_name(sums_A, counts_A)
     assert list(by_name) == list(PARTS)
+    for number, part in enumerate(PARTS[4:]):
+        constants = objective.constant_A[30 + 3 * number :][
+            :3
+        ].tolist()  # behind 10 of the source and 20 of two amounts
+        ratios = [expected[str((part, a, 0))] / constant for a, constant in enumerate(constants)]
+        assert by_name[part] == pytest.approx(np.average(ratios, weights=np.sqrt(constants)), rel=1e-4)
     loss = (objective.weights(counts_A) * sums_A).sum().item()
     assert loss == pytest.approx(np.average(list(by_name.values()), weights=PART_WEIGHTS), rel=1e-6)
 
@@ -299,4 +311,4 @@ def test_what_is_foretold_are_the_amounts_that_are_named() -> None:
     assert torch.equal(objective.future(batch(), drawn).amounts_BKNH, both[:, :, 1:])
     assert network.future is not None
     assert network.future.deviation_NH.shape == (1, 5)
-    assert len(objective.by_name(objective.sums(network, batch(), drawn), objective.counts(batch(), drawn))) == 6
+    assert len(objective.by_name(objective.sums(network, batch(), drawn), objective.counts(batch(), drawn))) == 7
