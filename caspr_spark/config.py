@@ -586,6 +586,9 @@ class EvaluateSection(Section):
     """Numbers of labelled customers of the learning curve, with the linear head; none: no curve."""
     ablations: bool
     """Whether vectors of sequences with something taken out are scored as well, with the linear head."""
+    unseen_folds: Annotated[int, Field(ge=0)]
+    """So many encoders, each trained without one fold of the customers, are scored on that fold, as arm `unseen`; the
+    folds are then the test customers of the splits, by turns. 0: no such arm."""
     recipes: dict[Name, Recipe]
     """Arm -> what is trained and scored beside the model, with the linear head."""
 

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config, Task
-from caspr_spark.evaluate.experiment import EMBEDDING, RFM, Outcome, paired_scores, too_few
+from caspr_spark.evaluate.experiment import EMBEDDING, RFM, UNSEEN, Outcome, Vectors, paired_scores, too_few
 from caspr_spark.evaluate.heads import Array
 from caspr_spark.evaluate.leaks import newest_sequence_time, refuse_leaks, telling_alone
 from caspr_spark.evaluate.next_values import histories, ranking_scores
@@ -33,7 +34,7 @@ from pipelines.contracts import event_contract, profile_contract
 from pipelines.known_profiles import known_profiles
 from pipelines.labelled_customers import ATTRIBUTE, NO_FEATURES, RANKING, checked_counts, checked_customers
 from pipelines.monitor_embeddings import published_run
-from pipelines.recipe_vectors import recipe_vectors
+from pipelines.recipe_vectors import recipe_vectors, unseen_folds, unseen_vectors
 from pipelines.stored_sequences import stored_sequences
 from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
@@ -181,8 +182,9 @@ def _outcome(
         return _Found(len(customers), None, [f"{name}: skipped, {found} have the label, too few to split"])
     hand_made = customers.drop(columns=NO_FEATURES)
     vectors = np.vstack(customers["embedding"].to_list()).astype(float)
-    encoded_anew: dict[str, Array] = {}
-    if is_attribute or config.evaluate.ablations or config.evaluate.recipes:
+    encoded_anew: dict[str, Vectors] = {}
+    folds: NDArray[np.int64] | None = None
+    if is_attribute or config.evaluate.ablations or config.evaluate.recipes or config.evaluate.unseen_folds:
         checkpoint = load_checkpoint(checkpoint_folder(config.root, model_version))
         stored = stored_sequences(config, cut, customers=asked, layout=checkpoint.model.layout)
         if is_attribute:
@@ -191,12 +193,14 @@ def _outcome(
         if config.evaluate.ablations:
             encoded_anew |= ablated_vectors(spark, config, checkpoint, stored, has_profiles=not is_attribute)
         encoded_anew |= recipe_vectors(config, cut, stored)
-    features: dict[str, Array] = {RFM: hand_made.to_numpy(dtype=float), EMBEDDING: vectors}
+        if config.evaluate.unseen_folds:
+            encoded_anew[UNSEEN], folds = unseen_vectors(config, cut, stored), unseen_folds(config, stored)
+    own: dict[str, Array] = {RFM: hand_made.to_numpy(dtype=float), EMBEDDING: vectors}
     names = {RFM: list(hand_made.columns), EMBEDDING: [f"number {place}" for place in range(vectors.shape[1])]}
-    notes = _suspicions(name, features, names, labels) if question == YES_OR_NO else []
-    features |= encoded_anew
+    notes = _suspicions(name, own, names, labels) if question == YES_OR_NO else []
+    features: dict[str, Vectors] = {**own, **encoded_anew}
     how: dict[str, Any] = config.evaluate.model_dump(include={"num_splits", "test_share", "validation_share"})
-    how["seed"] = config.seed
+    how |= {"seed": config.seed, "folds": folds}
     if task.kind in RANKING:
         counted = checked_counts(events, name=name, task=task, cut=cut)
         return _Found(len(customers), ranking_scores(features, histories(counted, asked), **how), notes)

@@ -126,8 +126,13 @@ def read_result(place: Path) -> dict[str, Any]:
 
 def _in_parts(customers: pd.DataFrame, config: Config) -> pd.DataFrame:
     """With the column part: training, validation or test."""
-    shares = {"test_share": config.evaluate.test_share, "validation_share": config.evaluate.validation_share}
-    (split,) = random_splits(customers["label"].to_numpy(), num_splits=1, seed=config.seed, **shares)
+    (split,) = random_splits(
+        customers["label"].to_numpy(),
+        num_splits=1,
+        test_share=config.evaluate.test_share,
+        validation_share=config.evaluate.validation_share,
+        seed=config.seed,
+    )
     part = np.empty(len(customers), dtype=object)
     for name, positions in split._asdict().items():
         part[positions] = name

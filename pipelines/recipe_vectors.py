@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
@@ -12,8 +13,9 @@ from caspr_spark.config import Config, Recipe
 from caspr_spark.evaluate.heads import Array
 from caspr_spark.manifest import sequences_folder
 from caspr_spark.model.scoring import load_encoder
-from caspr_spark.pretrain.job import training_seconds
+from caspr_spark.pretrain.job import LeftOut, training_seconds
 from caspr_spark.pretrain.launch import pretrain
+from caspr_spark.pretrain.objectives import folds_of
 from caspr_spark.registry import checkpoint_folder
 from pipelines.stored_sequences import StoredSequences
 
@@ -55,6 +57,31 @@ def recipe_vectors(config: Config, cut: datetime, stored: StoredSequences) -> di
         encoders = [load_encoder(folder) for folder in trained_recipe(config, cut, recipe).folders]
         found[arm] = reduced([encoder.encode(stored.columns, stored.as_of_us).astype(float) for encoder in encoders])
     return found
+
+
+def unseen_vectors(config: Config, cut: datetime, stored: StoredSequences) -> tuple[Array, ...]:
+    """Fold by fold: float64 [C, E] of the customers of `stored`, by an encoder that was trained without the fold."""
+    root, found = Path(config.root), []
+    for fold in range(config.evaluate.unseen_folds):
+        version = pretrain(
+            sequences_folder(config.root, cut),
+            model=config.model,
+            pretrain=config.pretrain,
+            seed=config.seed,
+            root=root,
+            place=root / RECIPES,
+            left_out=LeftOut(fold=fold, num_folds=config.evaluate.unseen_folds),
+            progress=None,
+        )
+        encoder = load_encoder(checkpoint_folder(root / RECIPES, version))
+        found.append(encoder.encode(stored.columns, stored.as_of_us).astype(float))
+    return tuple(found)
+
+
+def unseen_folds(config: Config, stored: StoredSequences) -> NDArray[np.int64]:
+    """The fold of each customer of `stored`."""
+    keys = np.asarray(stored.columns["customer_key"], dtype=np.int64).reshape(-1)
+    return folds_of(keys, num_folds=config.evaluate.unseen_folds, seed=config.seed)
 
 
 def reduced(vectors: list[Array]) -> Array:

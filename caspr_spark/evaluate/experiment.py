@@ -18,6 +18,10 @@ from caspr_spark.evaluate.heads import Array, Data, Fitted
 from caspr_spark.evaluate.questions import WHICH_NUMBER, YES_OR_NO, Question, Weighted, best_of
 
 RULE, RFM, EMBEDDING, BOTH, FUSED = "rule", "rfm", "embedding", "both", "fused"
+UNSEEN = "unseen"
+"""The arm of vectors whose encoder never saw the test customers; one array of all customers a fold."""
+Vectors = Array | tuple[Array, ...]
+"""Customer by customer: the same on every split, or one array a fold."""
 ARMS = (RFM, EMBEDDING, BOTH, FUSED)
 """The arms that are trained; RULE is a guess without training."""
 BEST = "best"
@@ -52,25 +56,41 @@ class Outcome(NamedTuple):
 
 
 def random_splits(
-    labels: Array, *, num_splits: int, test_share: float, validation_share: float, seed: int
+    labels: Array,
+    *,
+    num_splits: int,
+    test_share: float,
+    validation_share: float,
+    seed: int,
+    folds: NDArray[np.int64] | None = None,
 ) -> Iterator[Split]:
     """Splits with the same share of positive labels in each part, where there are a few of both kinds.
 
-    `validation_share` is of all customers.
+    `validation_share` is of all customers. With `folds` (one a customer, from 0 on) these are the test customers, by
+    turns, in place of random ones.
     """
     everyone, strata = np.arange(len(labels)), labels > 0
     if _rarer(labels) < LEAST:
         strata = np.zeros_like(strata)
     for number in range(num_splits):
         state = seed * 1000 + number
-        rest, test = train_test_split(everyone, test_size=test_share, stratify=strata, random_state=state)
-        share = validation_share / (1 - test_share)
+        if folds is None:
+            rest, test = train_test_split(everyone, test_size=test_share, stratify=strata, random_state=state)
+        else:
+            is_test = folds == number % (folds.max() + 1)
+            rest, test = everyone[~is_test], everyone[is_test]
+        share = validation_share * len(everyone) / len(rest)
         training, validation = train_test_split(rest, test_size=share, stratify=strata[rest], random_state=state)
         yield Split(training, validation, test)
 
 
+def of_fold(vectors: Vectors, number: int) -> Array:
+    """Those for the split `number`."""
+    return vectors[number % len(vectors)] if isinstance(vectors, tuple) else vectors
+
+
 def paired_scores(
-    features: Mapping[str, Array],
+    features: Mapping[str, Vectors],
     labels: Array,
     *,
     rule: Array,
@@ -80,22 +100,24 @@ def paired_scores(
     validation_share: float,
     seed: int,
     label_counts: Sequence[int] = (),
+    folds: NDArray[np.int64] | None = None,
 ) -> Outcome:
     """Scores of all arms and heads on all splits; `features` holds those of RFM and EMBEDDING, customer by customer.
 
     Other `features` are ablated vectors: arms that have the linear head alone.
 
     `rule`: what a naive rule predicts of each customer; its scores stand under BEST. `label_counts`: of the learning
-    curve; those that a split's training and validation customers do not reach are left out.
+    curve; those that a split's training and validation customers do not reach are left out. `folds`: of
+    `random_splits`.
     """
     ablated = {arm: values for arm, values in features.items() if arm not in (RFM, EMBEDDING)}
-    features = {RFM: features[RFM], EMBEDDING: features[EMBEDDING]}
-    features[BOTH] = np.hstack([features[RFM], features[EMBEDDING]])
+    own = {arm: of_fold(features[arm], 0) for arm in (RFM, EMBEDDING)}
+    own[BOTH] = np.hstack([own[RFM], own[EMBEDDING]])
     splits = random_splits(
-        labels, num_splits=num_splits, test_share=test_share, validation_share=validation_share, seed=seed
+        labels, num_splits=num_splits, test_share=test_share, validation_share=validation_share, seed=seed, folds=folds
     )
     found = in_parallel(
-        partial(_of_split, features, ablated, labels, rule, question, label_counts=label_counts, seed=seed), splits
+        partial(_of_split, own, ablated, labels, rule, question, label_counts=label_counts, seed=seed), splits
     )
     rows = [row for one in found for row in one.rows]
     tested = {key: [one.tested[key] for one in found] for key in found[0].tested}
@@ -123,7 +145,7 @@ class _OfSplit(NamedTuple):
 
 def _of_split(
     features: Mapping[str, Array],
-    ablated: Mapping[str, Array],
+    ablated: Mapping[str, Vectors],
     labels: Array,
     rule: Array,
     question: Question,
@@ -151,7 +173,7 @@ def _of_split(
             if arm != RFM:
                 tested[arm, head] = TwoArms(split.test, predicted, fits[RFM][head].test_predictions)
         for arm, values in ablated.items():
-            fit = _linear_fit(values, labels, split, question)
+            fit = _linear_fit(of_fold(values, number), labels, split, question)
             found = question.metrics(truth, fit.test_predictions, labels)
             rows += [(arm, question.candidates[0], number, metric, value) for metric, value in found.items()]
         for num_labels in label_counts:

@@ -29,8 +29,10 @@ from caspr_spark.evaluate.experiment import (
     SCORE_COLUMNS,
     Outcome,
     Split,
+    Vectors,
     bootstrap_rows,
     in_parallel,
+    of_fold,
     random_splits,
 )
 from caspr_spark.evaluate.heads import Array, prepared
@@ -113,13 +115,14 @@ def histories(counted: pd.DataFrame, customers: Sequence[str]) -> Histories:
 
 
 def ranking_scores(
-    features: Mapping[str, Array],
+    features: Mapping[str, Vectors],
     known: Histories,
     *,
     num_splits: int,
     test_share: float,
     validation_share: float,
     seed: int,
+    folds: NDArray[np.int64] | None = None,
 ) -> Outcome:
     """Scores of all arms on random splits, as `paired_scores`; every arm has the head `best` alone.
 
@@ -127,12 +130,15 @@ def ranking_scores(
     regressions of what happens, and of what customers had, which needs no label: a value that others like this customer
     had comes first. Which, and the penalty, is chosen on validation. ease: with the penalty chosen on validation.
     fused: a logistic regression of what happens, on embedding, own frequency, popularity and ease, of validation
-    customers.
+    customers. `folds`: of `random_splits`.
     """
-    features = {**features, BOTH: np.hstack([features[RFM], features[EMBEDDING]])}
+    features = {**features, BOTH: np.hstack([of_fold(features[RFM], 0), of_fold(features[EMBEDDING], 0)])}
     has_new = (known.happens_CV & (known.counts_CV == 0)).any(axis=1)
     with threadpool_limits(1):
-        likes = {arm: _had_by_likes(values, known) for arm, values in features.items()}
+        likes = {
+            arm: [_had_by_likes(one, known) for one in (values if isinstance(values, tuple) else (values,))]
+            for arm, values in features.items()
+        }
         eases = [_ease(known, penalty) for penalty in EASE_PENALTIES]
     splits = random_splits(
         has_new.astype(float),
@@ -140,6 +146,7 @@ def ranking_scores(
         test_share=test_share,
         validation_share=validation_share,
         seed=seed,
+        folds=folds,
     )
     judged = in_parallel(partial(_judged, features, known, likes, eases), splits)
     rows: list[tuple[str, str, int, str, float]] = []
@@ -168,17 +175,20 @@ def ranking_scores(
 
 
 def _judged(
-    features: Mapping[str, Array],
+    features: Mapping[str, Vectors],
     known: Histories,
-    likes: Mapping[str, Sequence[Scores]],
+    likes: Mapping[str, Sequence[Sequence[Scores]]],
     eases: Sequence[Scores],
-    _number: int,
+    number: int,
     split: Split,
 ) -> tuple[Split, dict[str, dict[str, Array]]]:
     """The split, and arm -> `customer_metrics` of its test customers."""
     with threadpool_limits(1):
         arms = {
-            arm: _best([*_ridges(values, known, split), *likes[arm]], known, split) for arm, values in features.items()
+            arm: _best(
+                [*_ridges(of_fold(values, number), known, split), *likes[arm][number % len(likes[arm])]], known, split
+            )
+            for arm, values in features.items()
         }
         rule = _own_frequency(known)
         arms |= {RULE: rule, EASE: _best(eases, known, split)}

@@ -1,7 +1,7 @@
 """What a training is for: all that differs between pretraining and fine-tuning. Reader, loop and launchers do not."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,10 @@ from caspr_spark.manifest import SequenceManifest, Split
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.network import Network
 from caspr_spark.pretrain.combined import Combined
-from caspr_spark.pretrain.job import Job
-from caspr_spark.pretrain.objectives import Objective
+from caspr_spark.pretrain.job import Job, LeftOut
+from caspr_spark.pretrain.objectives import Objective, folds_of
 from caspr_spark.pretrain.ranks import Ranks
+from caspr_spark.pretrain.reader import customer_keys
 from caspr_spark.registry import ModelRecord
 
 
@@ -64,4 +65,14 @@ def pretraining(job: Job, manifest: SequenceManifest) -> Goal:
         fingerprint=job.fingerprint,
         seed=job.seed,
     )
-    return Goal(network, Combined(job, manifest), (Group(list(network.parameters()), 1.0),), record)
+    keys = None if job.left_out is None else _keys_but_for(job.left_out, job, manifest)
+    return Goal(network, Combined(job, manifest), (Group(list(network.parameters()), 1.0),), record, keys)
+
+
+def _keys_but_for(left_out: LeftOut, job: Job, manifest: SequenceManifest) -> dict[Split, NDArray[np.int64]]:
+    keys = {}
+    for split in get_args(Split):
+        of_split = customer_keys(job.manifest_folder, manifest.of_split(split))
+        folds = folds_of(of_split, num_folds=left_out.num_folds, seed=job.seed)
+        keys[split] = of_split[folds != left_out.fold]
+    return keys

@@ -31,6 +31,14 @@ class TaskJob(_Record):
     """The encoder's learning rate, as a share of the head's."""
 
 
+class LeftOut(_Record):
+    """Customers whom a training must not see: one of `num_folds` folds of all, by a hash of their keys."""
+
+    fold: int
+    """From 0 on."""
+    num_folds: int
+
+
 class Job(_Record):
     """Everything a worker needs to know. All paths are reachable from every worker."""
 
@@ -42,6 +50,8 @@ class Job(_Record):
     fingerprint: str
     task: TaskJob | None = None
     """None: a pretraining."""
+    left_out: LeftOut | None = None
+    """Of a pretraining; None: nobody."""
 
     @property
     def stage(self) -> str:
@@ -93,7 +103,12 @@ def training_seconds(checkpoint: Path) -> float:
 
 
 def pretrain_fingerprint(
-    manifest: SequenceManifest, *, model: ModelSection, pretrain: PretrainSection, seed: int
+    manifest: SequenceManifest,
+    *,
+    model: ModelSection,
+    pretrain: PretrainSection,
+    seed: int,
+    left_out: LeftOut | None = None,
 ) -> str:
     """Equal where training again would give the same weights (up to rounding)."""
     settings = pretrain.model_dump(mode="json", exclude=set(NO_EFFECT))
@@ -105,6 +120,7 @@ def pretrain_fingerprint(
         model=model.model_dump(mode="json"),
         pretrain=settings,
         seed=seed,
+        left_out=left_out and left_out.model_dump(),
     )
 
 

@@ -30,7 +30,7 @@ from caspr_spark.config import ModelSection, PretrainSection
 from caspr_spark.errors import CasprError, ConfigError, TemporaryError
 from caspr_spark.manifest import SequenceManifest, read_manifest
 from caspr_spark.model.checkpoint import Checkpoint
-from caspr_spark.pretrain.job import EpochRecord, Job, TaskJob, finetune_fingerprint, pretrain_fingerprint
+from caspr_spark.pretrain.job import EpochRecord, Job, LeftOut, TaskJob, finetune_fingerprint, pretrain_fingerprint
 from caspr_spark.pretrain.ranks import SingleRank
 from caspr_spark.pretrain.reader import check_sequence_files
 from caspr_spark.pretrain.trainer import train
@@ -56,11 +56,13 @@ def pretrain(
     seed: int,
     root: Path,
     place: Path | None = None,
+    left_out: LeftOut | None = None,
     progress: Progress | None,
 ) -> str:
     """Train on the sequences of `manifest_folder`, write the checkpoint, return its model_version.
 
-    The checkpoint lies below `place`, or `root` where that is None; no other training of `root` runs meanwhile.
+    Customers who are `left_out` are neither trained on nor looked at to stop. The checkpoint lies below `place`, or
+    `root` where that is None; no other training of `root` runs meanwhile.
 
     Does nothing but verify the checkpoint and return its version where the same training was done before. An
     interrupted training goes on after its last whole epoch. Raises ConfigError, UnsafeError or CasprError of any
@@ -75,7 +77,8 @@ def pretrain(
         pretrain=pretrain,
         seed=seed,
         root=place,
-        fingerprint=pretrain_fingerprint(manifest, model=model, pretrain=pretrain, seed=seed),
+        fingerprint=pretrain_fingerprint(manifest, model=model, pretrain=pretrain, seed=seed, left_out=left_out),
+        left_out=left_out,
     )
     return _trained(job, manifest, progress, locked=root)
 

@@ -6,13 +6,15 @@ order of the customers or on how many workers share them.
 
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from caspr_spark.model.batch import Batch
 
 GOLDEN = 0x9E3779B97F4A7C15
-MASKING, MEMORY, AS_OF_TIMES, SLICES, NEXT_EVENTS = 1, 2, 3, 4, 5
+MASKING, MEMORY, AS_OF_TIMES, SLICES, NEXT_EVENTS, FOLDS = 1, 2, 3, 4, 5, 6
 """What a hash is drawn for."""
 SMALLEST_CONSTANT_LOSS = 1e-3
 """An attribute that a constant guesses better than this has nothing to teach, and would be divided by almost 0."""
@@ -66,6 +68,13 @@ def hash_of(purpose: int, seed: int, epoch: int, customer_key_B: Tensor) -> Tens
     for part in (torch.tensor(_signed(seed)), torch.tensor(epoch), customer_key_B):
         mixed = splitmix64(mixed ^ part)
     return mixed
+
+
+def folds_of(customer_keys: NDArray[np.int64], *, num_folds: int, seed: int) -> NDArray[np.int64]:
+    """The fold of each customer, 0 to num_folds - 1, as `LeftOut` counts them."""
+    shares_B = uniform(hash_of(FOLDS, seed, 0, torch.from_numpy(np.asarray(customer_keys, dtype=np.int64))))
+    folds: NDArray[np.int64] = (shares_B * num_folds).long().numpy()
+    return folds
 
 
 def uniform(hashes: Tensor) -> Tensor:

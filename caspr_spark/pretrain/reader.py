@@ -122,6 +122,12 @@ class SequenceReader:
             yield from reader
 
 
+def customer_keys(folder: Path, files: tuple[SequenceFile, ...]) -> NDArray[np.int64]:
+    """customer_key of every customer of these files of the manifest in `folder`."""
+    columns = [pq.read_table(path, columns=["customer_key"])["customer_key"] for _, path in _paths(folder, files)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *(column.to_numpy() for column in columns)])
+
+
 class _FlatResults:
     """Arrow tables -> numpy matrices without a detour over Python rows; takes the place of Petastorm's own class."""
 

@@ -116,11 +116,14 @@ class FilePlan:
     row_groups: tuple[int, ...]
 
 
-def write_planted(folder: Path, plans: list[FilePlan], *, max_events: int = 16, seed: int = 0) -> SequenceManifest:
-    """A folder of sequences: one Parquet file a plan, and the manifest."""
+def write_planted(
+    folder: Path, plans: list[FilePlan], *, max_events: int = 16, seed: int = 0, rows: Rows | None = None
+) -> SequenceManifest:
+    """A folder of sequences: one Parquet file a plan, and the manifest. `rows`: in place of the planted ones."""
     folder.mkdir(parents=True)
     layout = layout_of(max_events)
-    rows = planted_rows(sum(sum(plan.row_groups) for plan in plans), max_events=max_events, seed=seed)
+    if rows is None:
+        rows = planted_rows(sum(sum(plan.row_groups) for plan in plans), max_events=max_events, seed=seed)
     files, start = [], 0
     for number, plan in enumerate(plans):
         path = folder / f"part-{number}.parquet"
