@@ -14,7 +14,7 @@ from caspr_spark.model.checkpoint import Checkpoint, load_checkpoint
 from caspr_spark.model.network import Encoder, Network
 from caspr_spark.registry import ModelRecord, check_fits
 
-CHUNK_EVENTS = 16_384
+CHUNK_EVENTS = 2048
 """Events, padding included, that are encoded at once; customers of similar length go together. It changes the speed,
 not the vectors."""
 MOST_CUSTOMERS = 256
