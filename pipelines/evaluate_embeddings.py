@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config, Task
-from caspr_spark.evaluate.experiment import EMBEDDING, RFM, UNSEEN, Outcome, Vectors, paired_scores, too_few
+from caspr_spark.evaluate.experiment import EMBEDDING, RFM, Outcome, Vectors, paired_scores, too_few
 from caspr_spark.evaluate.heads import Array
 from caspr_spark.evaluate.leaks import newest_sequence_time, refuse_leaks, telling_alone
 from caspr_spark.evaluate.next_values import histories, ranking_scores
@@ -25,17 +24,13 @@ from caspr_spark.evaluate.tasks import newest_event_time
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.metrics import replace_rows
-from caspr_spark.model.ablations import profiles_hidden
-from caspr_spark.model.checkpoint import load_checkpoint
 from caspr_spark.registry import checkpoint_folder, read_card, read_model, write_card
 from caspr_spark.tables import create_table, last_commit_notes, read_table
-from pipelines.ablated_vectors import ablated_vectors, encoded
 from pipelines.contracts import event_contract, profile_contract
+from pipelines.encoded_anew import EncodedAnew
 from pipelines.known_profiles import known_profiles
 from pipelines.labelled_customers import ATTRIBUTE, NO_FEATURES, RANKING, checked_counts, checked_customers
 from pipelines.monitor_embeddings import published_run
-from pipelines.recipe_vectors import recipe_vectors, unseen_folds, unseen_vectors
-from pipelines.stored_sequences import stored_sequences
 from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
 from schemas.task_scores import TASK_SCORES
@@ -68,6 +63,13 @@ def evaluate_embeddings(
     events = read_table(spark, event_contract(config), config.root)
     events_made_from = last_commit_notes(spark, event_contract(config), config.root).get("made_from")
 
+    anew = EncodedAnew(
+        spark,
+        config,
+        as_of,
+        model_version=model_version,
+        customers=lambda: run.select("customer_id").toPandas()["customer_id"].to_list(),
+    )
     num_scored = task_score_table(spark, config, as_of, model_version)["task"].value_counts().to_dict()
     notes, changed, num_customers, num_scores = [], False, 0, 0
     for name, task in config.evaluate.tasks.items():
@@ -91,7 +93,7 @@ def evaluate_embeddings(
             num_customers, num_scores = num_customers + known["num_customers"], num_scores + known["num_scores"]
             notes += known["notes"]
             continue
-        found = _outcome(spark, events, run, config, name, cut=as_of, model_version=model_version)
+        found = _outcome(spark, events, run, config, anew, name, cut=as_of)
         notes += found.notes
         if found.outcome is None:
             continue
@@ -164,10 +166,10 @@ def _outcome(
     events: DataFrame,
     run: DataFrame,
     config: Config,
+    anew: EncodedAnew,
     name: str,
     *,
     cut: datetime,
-    model_version: str,
 ) -> _Found:
     """What is found for the task `name`. Raises UnsafeError where its features know the future."""
     task = config.evaluate.tasks[name]
@@ -182,25 +184,14 @@ def _outcome(
         return _Found(len(customers), None, [f"{name}: skipped, {found} have the label, too few to split"])
     hand_made = customers.drop(columns=NO_FEATURES)
     vectors = np.vstack(customers["embedding"].to_list()).astype(float)
-    encoded_anew: dict[str, Vectors] = {}
-    folds: NDArray[np.int64] | None = None
-    if is_attribute or config.evaluate.ablations or config.evaluate.recipes or config.evaluate.unseen_folds:
-        checkpoint = load_checkpoint(checkpoint_folder(config.root, model_version))
-        stored = stored_sequences(config, cut, customers=asked, layout=checkpoint.model.layout)
-        if is_attribute:
-            stored = stored._replace(columns=profiles_hidden(stored.columns))
-            vectors = encoded(checkpoint, stored)
-        if config.evaluate.ablations:
-            encoded_anew |= ablated_vectors(spark, config, checkpoint, stored, has_profiles=not is_attribute)
-        encoded_anew |= recipe_vectors(config, cut, stored)
-        if config.evaluate.unseen_folds:
-            encoded_anew[UNSEEN], folds = unseen_vectors(config, cut, stored), unseen_folds(config, stored)
+    made = anew.of(asked, hides_profiles=is_attribute)
+    vectors = vectors if made.own is None else made.own
     own: dict[str, Array] = {RFM: hand_made.to_numpy(dtype=float), EMBEDDING: vectors}
     names = {RFM: list(hand_made.columns), EMBEDDING: [f"number {place}" for place in range(vectors.shape[1])]}
     notes = _suspicions(name, own, names, labels) if question == YES_OR_NO else []
-    features: dict[str, Vectors] = {**own, **encoded_anew}
+    features: dict[str, Vectors] = {**own, **made.others}
     how: dict[str, Any] = config.evaluate.model_dump(include={"num_splits", "test_share", "validation_share"})
-    how |= {"seed": config.seed, "folds": folds}
+    how |= {"seed": config.seed, "folds": made.folds}
     if task.kind in RANKING:
         counted = checked_counts(events, name=name, task=task, cut=cut)
         return _Found(len(customers), ranking_scores(features, histories(counted, asked), **how), notes)

@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config, EvaluateSection
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.model.scoring import load_encoder
 from caspr_spark.registry import kept_models
+from pipelines import encoded_anew
 from pipelines.recipe_vectors import RECIPES, recipe_vectors, reduced, trained_recipe
 from pipelines.stored_sequences import StoredSequences, stored_sequences
 from tests.embed.planted_root import planted_root
-from tests.finetune.labelled import config_of
+from tests.finetune.labelled import NO_SESSION, config_of
 from tests.pretrain.planted import AS_OF, AS_OF_US, FilePlan, model_section
 
 PLANS = [FilePlan("training", (60,)), FilePlan("validation", (20,))]
@@ -70,6 +72,30 @@ def test_vectors_are_of_the_customers_that_are_asked_about_in_their_order(root: 
     found = recipe_vectors(config, AS_OF, stored)["short"]
     assert np.allclose(found, expected, atol=1e-5)
     assert len({row.tobytes() for row in found}) == len(CUSTOMERS)
+
+
+def test_tasks_share_what_is_encoded_anew_each_in_its_own_order(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, made = config_with(root, {"short": {"pretrain": {"max_epochs": 1}}}), list[int]()
+
+    def counted(*args: Any) -> dict[str, Any]:
+        made.append(1)
+        return recipe_vectors(*args)
+
+    monkeypatch.setattr(encoded_anew, "recipe_vectors", counted)
+    anew = encoded_anew.EncodedAnew(
+        NO_SESSION, config, AS_OF, model_version=champion_of(config.root), customers=lambda: CUSTOMERS
+    )
+    first = anew.of(CUSTOMERS[:3], hides_profiles=False).others["short"]
+    again = anew.of([CUSTOMERS[2], CUSTOMERS[3], CUSTOMERS[0]], hides_profiles=False).others["short"]
+    hidden = anew.of(CUSTOMERS[:3], hides_profiles=True)
+
+    expected = recipe_vectors(config, AS_OF, stored_of(config))["short"]
+    assert np.allclose(first, expected[:3], atol=1e-5)
+    assert np.allclose(again, expected[[2, 3, 0]], atol=1e-5)
+    assert len(made) == 2  # with profiles and without
+    assert hidden.own is not None
+    assert hidden.own.shape == (3, config.model.embedding_size)
+    assert anew.of(CUSTOMERS[:1], hides_profiles=False).own is None
 
 
 def test_several_seeds_are_several_encoders_whose_vectors_stand_together(root: Path) -> None:
