@@ -540,19 +540,23 @@ class Task(Section):
     money: Name
     """Numerical attribute of `source`: what value sums up; for the monetary features of the RFM baseline."""
 
+    @property
+    def ranks(self) -> bool:
+        """Whether the answer is a ranking of values."""
+        return self.kind in ("next_values", "first_value")
+
     @model_validator(mode="after")
     def _names_what_is_asked_for(self) -> "Task":
         if (self.kind == "event") != (self.event is not None):
             raise ValueError("kind event needs `event`, the source that is asked for; no other kind has it")
-        ranks = self.kind in ("next_values", "first_value")
         has_attribute = self.attribute is not None
-        if has_attribute != (ranks or self.kind == "attribute") and self.kind != "event":
+        if has_attribute != (self.ranks or self.kind == "attribute") and self.kind != "event":
             raise ValueError("kinds next_values, first_value and attribute need `attribute`; churn and value have none")
         if self.kind == "event" and has_attribute != (self.values is not None):
             raise ValueError("kind event has `attribute` and `values` together, or neither")
-        if (ranks or self.kind == "attribute") and self.after is not None:
+        if (self.ranks or self.kind == "attribute") and self.after is not None:
             raise ValueError(f"kind {self.kind} asks the customers of `source`; it has no `after`")
-        if self.ignored and not ranks:
+        if self.ignored and not self.ranks:
             raise ValueError("`ignored` is of the kinds next_values and first_value alone")
         if (self.kind == "attribute") == (self.horizon_days is not None):
             raise ValueError("`horizon_days` is needed, but for kind attribute: what it asks for is known at the cut")

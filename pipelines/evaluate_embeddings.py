@@ -29,7 +29,7 @@ from caspr_spark.tables import create_table, last_commit_notes, read_table
 from pipelines.contracts import event_contract, profile_contract
 from pipelines.encoded_anew import EncodedAnew
 from pipelines.known_profiles import known_profiles
-from pipelines.labelled_customers import ATTRIBUTE, NO_FEATURES, RANKING, checked_counts, checked_customers
+from pipelines.labelled_customers import ATTRIBUTE, NO_FEATURES, checked_counts, checked_customers
 from pipelines.monitor_embeddings import published_run
 from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
@@ -155,10 +155,10 @@ def _profiles_made_from(spark: SparkSession, config: Config) -> Any:
 
 
 def _question(task: Task) -> Question:
-    """Of next_values: whether there are enough customers to whom any value comes."""
+    """Of a ranking: whether there are enough customers to whom any value comes."""
     if task.kind == ATTRIBUTE:
         return WHICH_NUMBER if task.values is None else YES_OR_NO
-    return HOW_MUCH if task.kind in ("value", *RANKING) else YES_OR_NO
+    return HOW_MUCH if task.kind == "value" or task.ranks else YES_OR_NO
 
 
 def _outcome(
@@ -192,7 +192,7 @@ def _outcome(
     features: dict[str, Vectors] = {**own, **made.others}
     how: dict[str, Any] = config.evaluate.model_dump(include={"num_splits", "test_share", "validation_share"})
     how |= {"seed": config.seed, "folds": made.folds}
-    if task.kind in RANKING:
+    if task.ranks:
         counted = checked_counts(events, name=name, task=task, cut=cut)
         return _Found(len(customers), ranking_scores(features, histories(counted, asked), **how), notes)
     rule = np.full(len(labels), labels.mean()) if is_attribute else customers["rule"].to_numpy()

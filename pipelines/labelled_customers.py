@@ -14,8 +14,6 @@ from caspr_spark.evaluate.rfm import rfm_features
 from caspr_spark.evaluate.tasks import attribute_labels, task_labels
 
 FIRST_VALUE, ATTRIBUTE = "first_value", "attribute"
-RANKING = ("next_values", FIRST_VALUE)
-"""Kinds whose answer is a ranking of values."""
 NO_FEATURES = ["customer_id", "label", "rule", "embedding"]
 """Columns of `labelled_customers` that are not made by hand."""
 
@@ -28,7 +26,7 @@ def labelled_customers(
     Of a ranking: label is whether any value comes within the horizon. Of it and of attribute, rule is 0. `profiles`:
     as of the cut; needed by attribute alone.
     """
-    if task.kind in RANKING:
+    if task.ranks:
         counted = value_counts(events, **_what_comes(task), cut=cut)
         labels = counted.groupBy("customer_id").agg((F.sum("num_after") > 0).cast("double").alias("label"))
         labels = labels.withColumn("rule", F.lit(0.0))

@@ -34,48 +34,24 @@ class Trained(NamedTuple):
 
 def trained_recipe(config: Config, cut: datetime, recipe: Recipe) -> Trained:
     """Train a recipe on the sequences as of the cut, but for what was trained before. Errors are those of pretrain."""
-    root, folders = Path(config.root), []
-    for seed in recipe.seeds or [config.seed]:
-        changed = config.with_recipe(recipe, seed=seed)
-        version = pretrain(
-            sequences_folder(config.root, cut),
-            model=changed.model,
-            pretrain=changed.pretrain,
-            seed=seed,
-            root=root,
-            place=root / RECIPES,
-            progress=None,
-        )
-        folders.append(checkpoint_folder(root / RECIPES, version))
+    seeds = recipe.seeds or [config.seed]
+    folders = [_trained(config.with_recipe(recipe, seed=seed), cut) for seed in seeds]
     return Trained(folders, sum(map(training_seconds, folders)))
 
 
 def recipe_vectors(config: Config, cut: datetime, stored: StoredSequences) -> dict[str, Array]:
     """Arm -> float64 [C, E], as of the cut, of the customers of `stored`, in their order."""
-    found = {}
-    for arm, recipe in config.evaluate.recipes.items():
-        encoders = [load_encoder(folder) for folder in trained_recipe(config, cut, recipe).folders]
-        found[arm] = reduced([encoder.encode(stored.columns, stored.as_of_us).astype(float) for encoder in encoders])
-    return found
+    return {
+        arm: reduced([_vectors(folder, stored) for folder in trained_recipe(config, cut, recipe).folders])
+        for arm, recipe in config.evaluate.recipes.items()
+    }
 
 
 def unseen_vectors(config: Config, cut: datetime, stored: StoredSequences) -> tuple[Array, ...]:
     """Fold by fold: float64 [C, E] of the customers of `stored`, by an encoder that was trained without the fold."""
-    root, found = Path(config.root), []
-    for fold in range(config.evaluate.unseen_folds):
-        version = pretrain(
-            sequences_folder(config.root, cut),
-            model=config.model,
-            pretrain=config.pretrain,
-            seed=config.seed,
-            root=root,
-            place=root / RECIPES,
-            left_out=LeftOut(fold=fold, num_folds=config.evaluate.unseen_folds),
-            progress=None,
-        )
-        encoder = load_encoder(checkpoint_folder(root / RECIPES, version))
-        found.append(encoder.encode(stored.columns, stored.as_of_us).astype(float))
-    return tuple(found)
+    num_folds = config.evaluate.unseen_folds
+    left_out = [LeftOut(fold=fold, num_folds=num_folds) for fold in range(num_folds)]
+    return tuple(_vectors(_trained(config, cut, left_out=one), stored) for one in left_out)
 
 
 def unseen_folds(config: Config, stored: StoredSequences) -> NDArray[np.int64]:
@@ -91,3 +67,24 @@ def reduced(vectors: list[Array]) -> Array:
     together = StandardScaler().fit_transform(np.hstack(vectors))
     components: Array = PCA(min(vectors[0].shape[1], len(together)), random_state=0).fit_transform(together)
     return components
+
+
+def _trained(config: Config, cut: datetime, *, left_out: LeftOut | None = None) -> Path:
+    """The folder of the encoder, trained now unless it was before."""
+    root = Path(config.root)
+    version = pretrain(
+        sequences_folder(config.root, cut),
+        model=config.model,
+        pretrain=config.pretrain,
+        seed=config.seed,
+        root=root,
+        place=root / RECIPES,
+        left_out=left_out,
+        progress=None,
+    )
+    return checkpoint_folder(root / RECIPES, version)
+
+
+def _vectors(folder: Path, stored: StoredSequences) -> Array:
+    """float64 [C, E]."""
+    return load_encoder(folder).encode(stored.columns, stored.as_of_us).astype(float)

@@ -214,9 +214,8 @@ def test_losses_are_those_of_a_slow_count() -> None:
     by_name = objective.by_name(sums_A, counts_A)
     assert list(by_name) == list(PARTS)
     for number, part in enumerate(PARTS[4:]):
-        constants = objective.constant_A[30 + 3 * number :][
-            :3
-        ].tolist()  # behind 10 of the source and 20 of two amounts
+        start = 30 + 3 * number  # behind 10 terms of the source and 20 of two amounts
+        constants = objective.constant_A[start : start + 3].tolist()
         ratios = [expected[str((part, a, 0))] / constant for a, constant in enumerate(constants)]
         assert by_name[part] == pytest.approx(np.average(ratios, weights=np.sqrt(constants)), rel=1e-4)
     loss = (objective.weights(counts_A) * sums_A).sum().item()
