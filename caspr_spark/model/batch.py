@@ -142,6 +142,22 @@ def by_length(
         start += size
 
 
+def even_groups(
+    num_events_B: NDArray[np.integer[Any]], *, most_customers: int, most_events: int, least_groups: int
+) -> list[NDArray[np.intp]]:
+    """As `by_length`, in the same number of groups, or `least_groups`, with as few events in the largest as can be."""
+
+    def groups(limit: int) -> list[NDArray[np.intp]]:
+        return list(by_length(num_events_B, most_customers=most_customers, most_events=limit))
+
+    num_groups = max(least_groups, len(groups(most_events)))
+    low, high = 1, most_events
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(groups(middle)) <= num_groups else (middle + 1, high)
+    return groups(high)
+
+
 def known_columns(columns: Columns, layout: Layout) -> dict[str, NDArray[Any]]:
     """The columns as a model of this layout reads them: ids beyond its own become unknown."""
     num_ids = {

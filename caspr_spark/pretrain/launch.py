@@ -65,7 +65,7 @@ def pretrain(
     `root` where that is None; no other training of `root` runs meanwhile.
 
     Does nothing but verify the checkpoint and return its version where the same training was done before. An
-    interrupted training goes on after its last whole epoch. Raises ConfigError, UnsafeError or CasprError of any
+    interrupted training goes on after its last saved step. Raises ConfigError, UnsafeError or CasprError of any
     worker; TemporaryError while another training of the same root runs.
     """
     manifest_folder, root = manifest_folder.resolve(), root.resolve()

@@ -1,10 +1,16 @@
-"""Where a training stands: all weights as one tensor, and everything that is needed to go on after a crash."""
+"""Where a training stands: all weights as one tensor, and everything that is needed to go on after a crash.
 
+Two states are kept, the newest and the one before. Each is written whole, then renamed; a digest over all of it tells
+a damaged one, and then the other is taken.
+"""
+
+import hashlib
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -14,7 +20,7 @@ from torch import Tensor, nn
 from caspr_spark.errors import UnsafeError
 from caspr_spark.pretrain.job import EpochRecord
 
-STATE_FILE = "state.safetensors"
+STATE_FILE, PREVIOUS_FILE = "state.safetensors", "state-before.safetensors"
 
 
 class FlatWeights:
@@ -25,8 +31,8 @@ class FlatWeights:
     """
 
     def __init__(self, groups: Sequence[Sequence[nn.Parameter]], num_extra: int) -> None:
-        parameters = [parameter for group in groups for parameter in group]
-        values_W = torch.cat([parameter.detach().flatten() for parameter in parameters])
+        self.parameters = [parameter for group in groups for parameter in group]
+        values_W = torch.cat([parameter.detach().flatten() for parameter in self.parameters])
         self.message = torch.zeros(len(values_W) + num_extra)
         self.gradient_W = self.message[: len(values_W)]
         self.extra = self.message[len(values_W) :]
@@ -35,24 +41,45 @@ class FlatWeights:
         self.parts = [nn.Parameter(part) for part in torch.split(values_W, sizes)]
         for part, gradient in zip(self.parts, torch.split(self.gradient_W, sizes), strict=True):
             part.grad = gradient
+        self.gradients: list[Tensor] = []
         start = 0
-        for parameter in parameters:
+        for parameter in self.parameters:
             stop = start + parameter.numel()
             parameter.data = values_W[start:stop].view_as(parameter)
-            parameter.grad = self.gradient_W[start:stop].view_as(parameter)
+            self.gradients.append(self.gradient_W[start:stop].view_as(parameter))
             start = stop
+
+    def add(self, gradients: Sequence[Tensor | None]) -> None:
+        """Add to the gradient those of each of `parameters`; None where the loss does not depend on it."""
+        pairs = [(total, of) for total, of in zip(self.gradients, gradients, strict=True) if of is not None]
+        torch._foreach_add_([total for total, _ in pairs], [of for _, of in pairs])
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """An epoch that is not over."""
+
+    step: int
+    """Steps of it that are done."""
+    sums_A: Tensor
+    counts_A: Tensor
+    """float64: of these steps, all ranks together."""
+    seconds: float
+    waiting_seconds: float
 
 
 @dataclass
 class TrainingState:
-    """The one object that a resumed training starts from. Batches, masks and dropout follow from seed and epoch."""
+    """The one object that a resumed training starts from. All that is drawn follows from seed, epoch and step."""
 
     weights_W: Tensor
     first_moment_W: Tensor
     second_moment_W: Tensor
     best_W: Tensor
     num_steps: int = 0
+    """Steps that moved the weights, in all epochs."""
     curve: list[EpochRecord] = field(default_factory=list)
+    under_way: UnderWay | None = None
 
     @property
     def num_epochs(self) -> int:
@@ -65,29 +92,67 @@ class TrainingState:
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
-    """Replace the state in `folder`, in one rename."""
-    part = folder / f".{STATE_FILE}.part"
+    """Make `state` the newest in `folder`; what was the newest is kept as the one before."""
     tensors = {
         "weights_W": state.weights_W,
         "first_moment_W": state.first_moment_W,
         "second_moment_W": state.second_moment_W,
         "best_W": state.best_W,
     }
-    about = {"num_steps": state.num_steps, "curve": [record.model_dump(mode="json") for record in state.curve]}
-    save_file({name: tensor.detach().clone() for name, tensor in tensors.items()}, part, {"state": json.dumps(about)})
-    os.replace(part, folder / STATE_FILE)
+    about: dict[str, Any] = {
+        "num_steps": state.num_steps,
+        "curve": [record.model_dump(mode="json") for record in state.curve],
+    }
+    if (under_way := state.under_way) is not None:
+        tensors |= {"sums_A": under_way.sums_A, "counts_A": under_way.counts_A}
+        about["under_way"] = {
+            "step": under_way.step,
+            "seconds": under_way.seconds,
+            "waiting_seconds": under_way.waiting_seconds,
+        }
+    tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    text = json.dumps(about)
+    part = folder / f".{STATE_FILE}.part"
+    save_file(tensors, part, {"state": text, "sha256": _digest(tensors, text)})
+    with part.open("rb+") as written:
+        os.fsync(written.fileno())
+    if (newest := folder / STATE_FILE).exists():
+        os.replace(newest, folder / PREVIOUS_FILE)
+    os.replace(part, newest)
 
 
 def load_state(folder: Path) -> TrainingState | None:
-    """The state of an interrupted training in `folder`, or None. Raises UnsafeError where it cannot be read."""
-    path = folder / STATE_FILE
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
-        curve = [EpochRecord.model_validate(record) for record in about["curve"]]
-        return TrainingState(num_steps=about["num_steps"], curve=curve, **tensors)
-    except Exception as error:  # whatever a damaged file makes safetensors or json raise
-        raise UnsafeError(f"{path}: state of an interrupted training, unreadable ({error}); remove it") from None
+    """The newest whole state of an interrupted training in `folder`, or None. Raises UnsafeError if all are damaged."""
+    damaged = []
+    for path in (folder / STATE_FILE, folder / PREVIOUS_FILE):
+        if not path.exists():
+            continue
+        try:
+            return _read(path)
+        except Exception as error:  # whatever a damaged file makes safetensors or json raise
+            damaged.append(f"{path}: state of an interrupted training, unreadable ({error}); remove it")
+    if damaged:
+        raise UnsafeError("\n".join(damaged))
+    return None
+
+
+def _read(path: Path) -> TrainingState:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
+    if _digest(tensors, metadata["state"]) != metadata["sha256"]:
+        raise ValueError("its digest is another")
+    about = json.loads(metadata["state"])
+    under_way = None
+    if of_epoch := about.get("under_way"):
+        under_way = UnderWay(sums_A=tensors.pop("sums_A"), counts_A=tensors.pop("counts_A"), **of_epoch)
+    curve = [EpochRecord.model_validate(record) for record in about["curve"]]
+    return TrainingState(num_steps=about["num_steps"], curve=curve, under_way=under_way, **tensors)
+
+
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().data)
+    return digest.hexdigest()

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -12,15 +12,17 @@ from torch import Tensor
 
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import SequenceManifest, Split, read_manifest
-from caspr_spark.model.batch import Batch, batch_of, by_length, known_columns
+from caspr_spark.model.batch import Batch, batch_of, by_length, even_groups, known_columns
+from caspr_spark.model.blocks import seeded_dropout
 from caspr_spark.model.checkpoint import save_checkpoint
+from caspr_spark.pretrain.chunks import ChunkThreads
 from caspr_spark.pretrain.contrastive import SHORTEST_SLICE
 from caspr_spark.pretrain.finetune import finetuning
 from caspr_spark.pretrain.goal import Goal, WholeObjective, pretraining
 from caspr_spark.pretrain.job import EpochRecord, Job
 from caspr_spark.pretrain.ranks import Ranks
 from caspr_spark.pretrain.reader import Rows, SequenceReader
-from caspr_spark.pretrain.state import FlatWeights, TrainingState, load_state, save_state
+from caspr_spark.pretrain.state import FlatWeights, TrainingState, UnderWay, load_state, save_state
 
 VALIDATION_EPOCH = 0
 """What is drawn for validation customers is that of this epoch, always: their loss is comparable between epochs."""
@@ -31,8 +33,12 @@ FIRST_RATE, LAST_RATE = 0.04, 4e-6
 CHUNK, CHUNK_EVENTS = 64, 2048
 """Customers and events, padding included, that go through the network at once, at most. A step adds up the chunks of
 its batch: same loss, less padding."""
+LEAST_CHUNKS = 2
+"""Of a batch, or a small one would keep one thread busy. The same whatever `pretrain.threads`: so is the training."""
 WHOLE_CHUNK = 32
 """Customers of a chunk where it matters to the loss who goes through the network with whom, or before training."""
+SAVE_SECONDS, SAVE_SHARE = 30.0, 0.05
+"""Within an epoch the state is saved so often, and takes no larger share of the time."""
 ADAM_BETAS = (0.9, 0.999)
 
 
@@ -56,11 +62,17 @@ def train(
     """
     torch.manual_seed(job.seed)
     trainer = _Trainer(job, ranks, beat)
+    with trainer.threads:
+        return _trained(trainer, progress)
+
+
+def _trained(trainer: "_Trainer", progress: Callable[[EpochRecord], None]) -> Trained:
+    job, ranks = trainer.job, trainer.ranks
     state = trainer.resumed() or trainer.fresh()
     while state.num_epochs < job.pretrain.max_epochs and not _is_over(state, job.pretrain.patience):
-        started = time.monotonic()
+        started = time.monotonic() - (state.under_way.seconds if state.under_way else 0.0)
         epoch = state.num_epochs + 1
-        training = trainer.train_epoch(epoch, state)
+        training = trainer.train_epoch(epoch, state, started)
         validation = trainer.validate()
         record = EpochRecord(
             epoch=epoch,
@@ -80,8 +92,9 @@ def train(
             record = record.model_copy(update={"is_best": True})
             state.best_W = trainer.flat.weights_W.detach().clone()
         state.curve.append(record)
+        state.under_way = None
         if ranks.rank == 0:
-            save_state(job.work_folder, state)
+            trainer.save_state(state)
             progress(record)
     trainer.check_same_weights(state.best_W)
     trainer.flat.weights_W.data.copy_(state.best_W)
@@ -139,6 +152,8 @@ class _Trainer:
             betas=ADAM_BETAS,
             weight_decay=job.pretrain.weight_decay,
         )
+        self.next_save = time.monotonic() + SAVE_SECONDS
+        self.threads = ChunkThreads(job.pretrain.threads)
         self.num_steps = max(-(-rows // job.pretrain.batch_size) for rows in self.training.rows_by_rank)
         """Steps an epoch, the same on every rank; a rank that has run out of customers adds nothing to the last."""
 
@@ -149,7 +164,7 @@ class _Trainer:
         return self._bound(TrainingState(weights_W, zeros_W, zeros_W.clone(), weights_W.clone()))
 
     def resumed(self) -> TrainingState | None:
-        """The state that rank 0 left after its last whole epoch, if this very training was interrupted."""
+        """The state that rank 0 left after its last saved step, if this very training was interrupted."""
         state = load_state(self.job.work_folder)
         if state is not None:
             self.flat.weights_W.data.copy_(state.weights_W)
@@ -170,21 +185,38 @@ class _Trainer:
             }
         return state
 
-    def train_epoch(self, epoch: int, state: TrainingState) -> Tally:
-        """One pass over the training customers of all ranks."""
-        tally = self._tally()
-        seed = self.job.seed % 2**31 * 100_003 + epoch
-        torch.manual_seed(seed * 1_009 + self.ranks.rank)  # dropout
+    def save_state(self, state: TrainingState) -> None:
+        """The next within an epoch is due after SAVE_SECONDS, or later where saving takes long."""
+        started = time.monotonic()
+        save_state(self.job.work_folder, state)
+        ended = time.monotonic()
+        self.next_save = ended + max(SAVE_SECONDS, (ended - started) / SAVE_SHARE)
+
+    def train_epoch(self, epoch: int, state: TrainingState, started: float) -> Tally:
+        """One pass over the training customers of all ranks, or what is left of it. `started`: by time.monotonic."""
+        tally, steps_done = self._tally(), 0
+        if (under_way := state.under_way) is not None:
+            steps_done, tally.waiting_seconds = under_way.step, under_way.waiting_seconds
+            tally.sums_A += under_way.sums_A
+            tally.counts_A += under_way.counts_A
         self.network.train()
-        batches = self.training.batches(self.job.pretrain.batch_size, shuffle_seed=seed)
+        batches = self.training.batches(self.job.pretrain.batch_size, shuffle_seed=self._seed(epoch))
         for step in range(1, self.num_steps + 1):
+            rows = self._next(batches, tally)
+            if step <= steps_done:
+                continue
             for group, of_optimizer in zip(self.goal.groups, self.optimizer.param_groups, strict=True):
                 of_optimizer["lr"] = group.rate_share * self._learning_rate(state.num_steps)
-            sums_A, counts_A = self._step(self._next(batches, tally), epoch, step)
+            sums_A, counts_A = self._step(self._chunks(rows) if rows else [], epoch, step)
             state.num_steps += int(counts_A.any())
             tally.sums_A += sums_A
             tally.counts_A += counts_A
             self.beat()
+            if self.ranks.rank == 0 and time.monotonic() >= self.next_save:
+                state.under_way = UnderWay(
+                    step, tally.sums_A, tally.counts_A, time.monotonic() - started, tally.waiting_seconds
+                )
+                self.save_state(state)
         while self._next(batches, tally):  # none is left, unless rows came twice
             pass
         tally.rows = self._all_rows(tally.rows, self.training, "training")
@@ -205,11 +237,20 @@ class _Trainer:
             counts_A += self.objective.counts(chunk, of_chunk)
         self.ranks.sum_(counts_A)
         weights_A = self.objective.weights(counts_A).float()
-        for chunk, of_chunk in zip(chunks, drawn, strict=True):
-            sums_A = self.objective.sums(self.network, chunk, of_chunk)
-            if sums_A.requires_grad:
-                (weights_A * sums_A).sum().backward()  # type: ignore[no-untyped-call]
-                self.flat.extra.add_(sums_A.detach())
+        dropout_seed = ((self._seed(epoch) * 1_009 + self.ranks.rank) * 1_000_003 + step) * 100_003 % 2**62
+
+        def learned(number: int) -> tuple[Tensor, Sequence[Tensor | None]]:
+            with seeded_dropout(dropout_seed + number):
+                sums_A = self.objective.sums(self.network, chunks[number], drawn[number])
+            if not sums_A.requires_grad:
+                return sums_A, ()
+            loss = (weights_A * sums_A).sum()
+            return sums_A.detach(), torch.autograd.grad(loss, self.flat.parameters, allow_unused=True)
+
+        for sums_A, gradients in self.threads.map(learned, range(len(chunks))):
+            self.flat.extra.add_(sums_A)
+            if gradients:
+                self.flat.add(gradients)
         self.ranks.sum_(self.flat.message)
         norm = self.flat.gradient_W.norm()
         loss = (weights_A * self.flat.extra).sum()
@@ -229,13 +270,17 @@ class _Trainer:
         tally = self._tally()
         self.network.eval()
         batches = self.validation.batches(self.job.pretrain.batch_size, shuffle_seed=None)
-        with torch.inference_mode():
-            while chunks := self._next(batches, tally):
-                for chunk in chunks:
-                    drawn = self.objective.draw(chunk, epoch=VALIDATION_EPOCH)
-                    tally.counts_A += self.objective.counts(chunk, drawn)
-                    tally.sums_A += self.objective.sums(self.network, chunk, drawn).double()
-                self.beat()
+
+        def judged(chunk: Batch) -> tuple[Tensor, Tensor]:
+            with torch.inference_mode():
+                drawn = self.objective.draw(chunk, epoch=VALIDATION_EPOCH)
+                return self.objective.sums(self.network, chunk, drawn), self.objective.counts(chunk, drawn)
+
+        while rows := self._next(batches, tally):
+            for sums_A, counts_A in self.threads.map(judged, self._chunks(rows)):
+                tally.sums_A += sums_A.double()
+                tally.counts_A += counts_A
+            self.beat()
         self.ranks.sum_(tally.sums_A)
         self.ranks.sum_(tally.counts_A)
         tally.rows = self._all_rows(tally.rows, self.validation, "validation")
@@ -262,6 +307,10 @@ class _Trainer:
         zeros_A = torch.zeros(self.objective.size, dtype=torch.float64)
         return Tally(self.objective, zeros_A, zeros_A.clone())
 
+    def _seed(self, epoch: int) -> int:
+        """Of all that is drawn in this epoch and does not depend on the customer alone."""
+        return self.job.seed % 2**31 * 100_003 + epoch
+
     def _learning_rate(self, num_steps: int) -> float:
         """After so many steps: constant, or rising and falling along half a cosine each (one cycle)."""
         highest = self.job.pretrain.learning_rate
@@ -279,24 +328,31 @@ class _Trainer:
             yield from self._chunks(rows, whole=True)
             self.beat()
 
-    def _next(self, batches: Iterator[Rows], tally: Tally) -> list[Batch]:
-        """The next batch, cut into chunks of similar length, so that little is spent on padding; [] at the end."""
+    def _next(self, batches: Iterator[Rows], tally: Tally) -> Rows:
+        """The next batch; {} at the end."""
         started = time.monotonic()
-        rows = next(batches, None)
+        rows = next(batches, {})
         tally.waiting_seconds += time.monotonic() - started
-        if rows is None:
-            return []
-        tally.rows += len(rows["num_events"])
-        return self._chunks(rows, whole=self.objective.compares_customers)
+        tally.rows += len(rows["num_events"]) if rows else 0
+        return rows
 
-    def _chunks(self, rows: Rows, *, whole: bool) -> list[Batch]:
+    def _chunks(self, rows: Rows, *, whole: bool = False) -> list[Batch]:
+        """A batch, cut into chunks of similar length, so that little is spent on padding.
+
+        `whole`: into chunks of one size, as where customers are compared.
+        """
         layout = self.goal.record.layout
         if layout != self.manifest.layout:
             rows = known_columns(rows, layout)
-        limits = {"most_customers": WHOLE_CHUNK} if whole else {"most_customers": CHUNK, "most_events": CHUNK_EVENTS}
+        if whole or self.objective.compares_customers:
+            groups = list(by_length(rows["num_events"], most_customers=WHOLE_CHUNK))
+        else:
+            groups = even_groups(
+                rows["num_events"], most_customers=CHUNK, most_events=CHUNK_EVENTS, least_groups=LEAST_CHUNKS
+            )
         return [
             batch_of({name: values[chosen] for name, values in rows.items()}, layout, self.as_of_us)
-            for chosen in by_length(rows["num_events"], **limits)
+            for chosen in groups
         ]
 
     def _all_rows(self, own_rows: int, reader: SequenceReader, split: Split) -> int:

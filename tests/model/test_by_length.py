@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from caspr_spark.model.batch import by_length
+from caspr_spark.model.batch import by_length, even_groups
 
 
 def lengths(num_events: list[int], **limits: int | None) -> list[list[int]]:
@@ -29,3 +29,17 @@ def test_everybody_is_in_one_group(most_events: int | None) -> None:
 
 def test_nobody_is_no_group() -> None:
     assert lengths([], most_customers=2, most_events=10) == []
+
+
+@pytest.mark.parametrize(("num_customers", "longest"), [(1, 9), (2, 9), (16, 256), (300, 40)])
+def test_even_groups_are_as_many_as_need_be_and_of_similar_size(num_customers: int, longest: int) -> None:
+    num_events_B = np.random.default_rng(4).integers(1, longest + 1, num_customers)
+    limits = {"most_customers": 32, "most_events": 1024}
+    plain = list(by_length(num_events_B, **limits))
+    groups = even_groups(num_events_B, **limits, least_groups=2)
+    sizes = [len(group) * num_events_B[group].max() for group in groups]
+
+    assert sorted(np.concatenate(groups).tolist()) == list(range(num_customers))
+    assert len(groups) == min(num_customers, max(2, len(plain)))
+    assert max(sizes) <= max(len(group) * num_events_B[group].max() for group in plain)
+    assert num_customers < 16 or max(sizes) < 1.5 * sum(sizes) / len(sizes)

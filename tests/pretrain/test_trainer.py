@@ -1,5 +1,8 @@
 """The training loop: it learns what was planted, keeps the best, and stops where going on would be wrong."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caspr_spark.errors import CasprError
+from caspr_spark.errors import CasprError, UnsafeError
 from caspr_spark.manifest import read_manifest
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.checkpoint import load_checkpoint
@@ -20,6 +23,8 @@ from caspr_spark.pretrain.job import EpochRecord, pretrain_fingerprint
 from caspr_spark.pretrain.launch import pretrain
 from caspr_spark.pretrain.masked import MaskedRecovery
 from caspr_spark.pretrain.reader import Rows, SequenceReader
+from caspr_spark.pretrain.state import PREVIOUS_FILE, STATE_FILE, load_state
+from caspr_spark.pretrain.trainer import _Trainer
 from caspr_spark.registry import kept_models
 from tests.pretrain.planted import (
     AS_OF_US,
@@ -214,7 +219,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_no_checkpoint_is_written(
 
     monkeypatch.setattr(MaskedRecovery, "sums", broken)
 
-    with pytest.raises(CasprError, match=r"epoch 1, step 4: the loss is nan"):
+    with pytest.raises(CasprError, match=r"epoch 1, step 2: the loss is nan"):
         trained(folder, tmp_path, batch_size=32)
     assert not kept_models(tmp_path)
 
@@ -271,6 +276,88 @@ def test_f15_a_training_that_was_killed_goes_on_where_it_was_and_ends_the_same(
     assert [record.training_loss for record in rest] == [record.training_loss for record in whole[2:]]
     assert current(tmp_path / "cut").name == current(tmp_path / "whole").name
     assert [path.name for path in (tmp_path / "cut" / "checkpoints").glob(".training*")] == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from caspr_spark.pretrain import trainer
+from tests.pretrain.test_trainer import DROPOUTS, trained
+
+trainer.SAVE_SECONDS, trainer.SAVE_SHARE = 0, 1e9
+step, steps = trainer._Trainer._step, []
+
+def dies(self, *args):
+    steps.append(None)
+    if len(steps) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *args)
+
+trainer._Trainer._step = dies
+trained(Path(sys.argv[1]), Path(sys.argv[2]), model=DROPOUTS)
+"""
+DROPOUTS = {"dropout": 0.1, "event_dropout": 0.2, "values_dropout": 0.2}
+
+
+def killed_at(step: int, folder: Path, root: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(folder), str(root), str(step)]
+    ended = subprocess.run(command, cwd=Path(__file__).parents[2], timeout=120, check=False)
+    assert ended.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("step", [1, 4, 10, 17])
+def test_f15_killed_at_any_step_it_goes_on_within_the_epoch_and_ends_the_same(
+    folder: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch has ten steps here; the states are written after each."""
+    whole = trained(folder, tmp_path / "whole", model=DROPOUTS)
+    killed_at(step, folder, tmp_path / "cut")
+    took_step, steps = _Trainer._step, list[int]()
+
+    def counted(trainer: _Trainer, chunks: list[Batch], epoch: int, of_epoch: int) -> tuple[Tensor, Tensor]:
+        steps.append(of_epoch)
+        return took_step(trainer, chunks, epoch, of_epoch)
+
+    monkeypatch.setattr(_Trainer, "_step", counted)
+    rest = trained(folder, tmp_path / "cut", model=DROPOUTS)
+
+    assert len(steps) == 20 - (step - 1)
+    assert [record.training_loss for record in rest] == [record.training_loss for record in whole[-len(rest) :]]
+    assert {record.rows for record in rest} == {600}
+    assert current(tmp_path / "cut").name == current(tmp_path / "whole").name
+
+
+def test_f15_of_a_damaged_state_the_one_before_is_taken_and_two_damaged_stop_it(folder: Path, tmp_path: Path) -> None:
+    trained(folder, tmp_path / "whole", model=DROPOUTS)
+    killed_at(6, folder, tmp_path / "cut")
+    (work,) = (tmp_path / "cut" / "checkpoints").glob(".training-*")
+    state = (work / STATE_FILE).read_bytes()
+    (work / STATE_FILE).write_bytes(state[:-9] + bytes(9))
+
+    assert load_state(work).under_way.step == 4  # type: ignore[union-attr]
+    trained(folder, tmp_path / "cut", model=DROPOUTS)
+    assert current(tmp_path / "cut").name == current(tmp_path / "whole").name
+
+    killed_at(3, folder, tmp_path / "again")
+    (work,) = (tmp_path / "again" / "checkpoints").glob(".training-*")
+    for name in (STATE_FILE, PREVIOUS_FILE):
+        (work / name).write_bytes(state[:100])
+    with pytest.raises(UnsafeError, match=f"{STATE_FILE}.*unreadable.*remove it\n.*{PREVIOUS_FILE}"):
+        trained(folder, tmp_path / "again", model=DROPOUTS)
+
+
+@pytest.mark.parametrize("model", [{}, FUTURE], ids=["masked", "future"])
+def test_a_training_is_the_same_on_one_thread_and_on_many(folder: Path, tmp_path: Path, model: dict[str, Any]) -> None:
+    losses = [
+        [
+            record.training_loss
+            for record in trained(folder, tmp_path / str(threads), model=model | DROPOUTS, threads=threads)
+        ]
+        for threads in (1, 2, 3)
+    ]
+
+    assert losses[0] == losses[1] == losses[2]
+    assert len({current(tmp_path / str(threads)).name for threads in (1, 2, 3)}) == 1
 
 
 def test_without_validation_customers_the_training_loss_decides(tmp_path: Path) -> None:
