@@ -25,6 +25,8 @@ from caspr_spark.manifest import CategoricalAttribute, Layout
 from schemas.vocabulary import UNKNOWN_ID
 
 Columns = Mapping[str, NDArray[Any]]
+MOST_CUSTOMERS, MOST_EVENTS, CACHED_NUMBERS = 256, 4096, 2**17
+"""Of a chunk; the last is events times the encoder's width."""
 
 WIDTHS: dict[str, Callable[[Layout], int]] = {
     "categorical": lambda layout: len(layout.categorical),
@@ -122,6 +124,12 @@ def batch_of(columns: Columns, layout: Layout, as_of_us: int | NDArray[np.int64]
         profile_numerical_BQ=torch.from_numpy(profile("profile_numerical").astype(np.float32)),
         is_real_BT=torch.from_numpy(is_real_BT),
     )
+
+
+def chunk_limits(width: int) -> dict[str, int]:
+    """Of the customers and events, padding included, that an encoder of this width computes at once: what a processor's
+    cache holds. It changes the speed, not the vectors."""
+    return {"most_customers": MOST_CUSTOMERS, "most_events": max(1, min(MOST_EVENTS, CACHED_NUMBERS // width))}
 
 
 def by_length(

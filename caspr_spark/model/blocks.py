@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from caspr_spark.model import small_heads
+
 _chance = threading.local()
 
 
@@ -64,10 +66,13 @@ class Attention(nn.Module):
         `mask`, [B or 1, H or 1, T or 1, U]: True where it may, or a number that is added to the score. None: to all.
         """
         query_BHTK = self._heads(self.query(events_BTD))
-        key_BUD, value_BUD = self.key_value(seen_BUD).chunk(2, dim=-1)
-        mixed_BHTK = functional.scaled_dot_product_attention(
-            query_BHTK, self._heads(key_BUD), self._heads(value_BUD), attn_mask=mask, is_causal=is_causal
-        )
+        key_BHUK, value_BHUK = (self._heads(part_BUD) for part_BUD in self.key_value(seen_BUD).chunk(2, dim=-1))
+        if small_heads.suits(query_BHTK, key_BHUK, mask):
+            mixed_BHTK = small_heads.attention(query_BHTK, key_BHUK, value_BHUK, mask, is_causal=is_causal)
+        else:
+            mixed_BHTK = functional.scaled_dot_product_attention(
+                query_BHTK, key_BHUK, value_BHUK, attn_mask=mask, is_causal=is_causal
+            )
         attended_BTD: Tensor = self.output(mixed_BHTK.transpose(1, 2).flatten(-2))
         return attended_BTD
 

@@ -32,7 +32,7 @@ class CausalEncoder(nn.Module):
     def __init__(self, section: ModelSection, layout: Layout, scaling: Mapping[str, Scaling]) -> None:
         super().__init__()
         width = section.width
-        self.embedding_size = section.embedding_size
+        self.width, self.embedding_size = section.width, section.embedding_size
         self.event_vectors = EventVectors(layout, scaling, knows_as_of=False)
         self.project = nn.Sequential(
             nn.Linear(self.event_vectors.size, width),

@@ -34,7 +34,7 @@ class PaperEncoder(nn.Module):
     def __init__(self, section: ModelSection, layout: Layout, scaling: Mapping[str, Scaling]) -> None:
         super().__init__()
         width = section.width
-        self.embedding_size = section.embedding_size
+        self.width, self.embedding_size = section.width, section.embedding_size
         self.event_vectors = EventVectors(layout, scaling)
         self.profile_vectors = ProfileVectors(layout, scaling)
         self.project = nn.Linear(self.event_vectors.size, width)

@@ -9,15 +9,10 @@ from numpy.typing import NDArray
 
 from caspr_spark.errors import UnsafeError
 from caspr_spark.manifest import Fit, Layout
-from caspr_spark.model.batch import Columns, batch_of, by_length, columns_of
+from caspr_spark.model.batch import Columns, batch_of, by_length, chunk_limits, columns_of
 from caspr_spark.model.checkpoint import Checkpoint, load_checkpoint
 from caspr_spark.model.network import Encoder, Network
 from caspr_spark.registry import ModelRecord, check_fits
-
-CHUNK_EVENTS = 2048
-"""Events, padding included, that are encoded at once; customers of similar length go together. It changes the speed,
-not the vectors."""
-MOST_CUSTOMERS = 256
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ def encode(
     was_training = encoder.training
     encoder.eval()
     with torch.inference_mode():
-        for chosen in by_length(num_events_B, most_customers=MOST_CUSTOMERS, most_events=CHUNK_EVENTS):
+        for chosen in by_length(num_events_B, **chunk_limits(encoder.width)):
             rows = {name: values[chosen] for name, values in by_customer.items()}
             batch = batch_of(rows, layout, as_of_B[chosen])
             embedding_BE[chosen] = encoder(batch).embedding_BE.numpy()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import SequenceManifest, Split, read_manifest
-from caspr_spark.model.batch import Batch, batch_of, by_length, even_groups, known_columns
+from caspr_spark.model.batch import Batch, batch_of, by_length, chunk_limits, even_groups, known_columns
 from caspr_spark.model.blocks import seeded_dropout
 from caspr_spark.model.checkpoint import save_checkpoint
 from caspr_spark.pretrain.chunks import ChunkThreads
@@ -30,9 +30,6 @@ WARM_SHARE = 0.3
 """Of the steps of schedule one_cycle, over which the learning rate rises."""
 FIRST_RATE, LAST_RATE = 0.04, 4e-6
 """Of the highest learning rate."""
-CHUNK, CHUNK_EVENTS = 64, 2048
-"""Customers and events, padding included, that go through the network at once, at most. A step adds up the chunks of
-its batch: same loss, less padding."""
 LEAST_CHUNKS = 2
 """Of a batch, or a small one would keep one thread busy. The same whatever `pretrain.threads`: so is the training."""
 WHOLE_CHUNK = 32
@@ -337,7 +334,7 @@ class _Trainer:
         return rows
 
     def _chunks(self, rows: Rows, *, whole: bool = False) -> list[Batch]:
-        """A batch, cut into chunks of similar length, so that little is spent on padding.
+        """A batch, cut into chunks of similar length, so that little is spent on padding; a step adds them up.
 
         `whole`: into chunks of one size, as where customers are compared.
         """
@@ -347,9 +344,8 @@ class _Trainer:
         if whole or self.objective.compares_customers:
             groups = list(by_length(rows["num_events"], most_customers=WHOLE_CHUNK))
         else:
-            groups = even_groups(
-                rows["num_events"], most_customers=CHUNK, most_events=CHUNK_EVENTS, least_groups=LEAST_CHUNKS
-            )
+            limits = chunk_limits(self.job.model.width)
+            groups = even_groups(rows["num_events"], **limits, least_groups=LEAST_CHUNKS)
         return [
             batch_of({name: values[chosen] for name, values in rows.items()}, layout, self.as_of_us)
             for chosen in groups
