@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
 
 from caspr_spark.config import Config, Recipe
 from caspr_spark.evaluate.heads import Array
@@ -42,7 +40,7 @@ def trained_recipe(config: Config, cut: datetime, recipe: Recipe) -> Trained:
 def recipe_vectors(config: Config, cut: datetime, stored: StoredSequences) -> dict[str, Array]:
     """Arm -> float64 [C, E], as of the cut, of the customers of `stored`, in their order."""
     return {
-        arm: reduced([_vectors(folder, stored) for folder in trained_recipe(config, cut, recipe).folders])
+        arm: averaged([_vectors(folder, stored) for folder in trained_recipe(config, cut, recipe).folders])
         for arm, recipe in config.evaluate.recipes.items()
     }
 
@@ -60,13 +58,26 @@ def unseen_folds(config: Config, stored: StoredSequences) -> NDArray[np.int64]:
     return folds_of(keys, num_folds=config.evaluate.unseen_folds, seed=config.seed)
 
 
-def reduced(vectors: list[Array]) -> Array:
-    """Several vectors of each customer -> their principal components, as many as one of them has numbers."""
-    if len(vectors) == 1:
-        return vectors[0]
-    together = StandardScaler().fit_transform(np.hstack(vectors))
-    components: Array = PCA(min(vectors[0].shape[1], len(together)), random_state=0).fit_transform(together)
-    return components
+def averaged(vectors: list[Array]) -> Array:
+    """Several vectors [C, E] of each customer -> the mean of the first and of the others, turned onto it.
+
+    Turned by the best rotation and reflection of the standardised numbers (orthogonal Procrustes, Schönemann 1966), so
+    that each number keeps the meaning, and the unit, that it has in the first: heads read single numbers.
+    """
+    first, *others = vectors
+    unit_CE, mean_E, deviation_E = _standardised(first)
+    turned = [unit_CE]
+    for other in others:
+        other_CE, _, _ = _standardised(other)
+        left, _, right = np.linalg.svd(other_CE.T @ unit_CE)
+        turned.append(other_CE @ (left @ right))
+    return first if not others else np.mean(turned, axis=0) * deviation_E + mean_E
+
+
+def _standardised(vectors_CE: Array) -> tuple[Array, Array, Array]:
+    """With the means and deviations; a number that is the same for everybody stays 0."""
+    mean_E, deviation_E = vectors_CE.mean(axis=0), vectors_CE.std(axis=0)
+    return (vectors_CE - mean_E) / np.where(deviation_E > 0, deviation_E, 1.0), mean_E, deviation_E
 
 
 def _trained(config: Config, cut: datetime, *, left_out: LeftOut | None = None) -> Path:

@@ -8,11 +8,12 @@ import pytest
 
 from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config, EvaluateSection
+from caspr_spark.evaluate.heads import Array
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.model.scoring import load_encoder
 from caspr_spark.registry import kept_models
 from pipelines import encoded_anew
-from pipelines.recipe_vectors import RECIPES, recipe_vectors, reduced, trained_recipe
+from pipelines.recipe_vectors import RECIPES, averaged, recipe_vectors, trained_recipe
 from pipelines.stored_sequences import StoredSequences, stored_sequences
 from tests.embed.planted_root import planted_root
 from tests.finetune.labelled import NO_SESSION, config_of
@@ -103,15 +104,21 @@ def test_several_seeds_are_several_encoders_whose_vectors_stand_together(root: P
     folders = trained_recipe(config, AS_OF, config.evaluate.recipes["two"]).folders
     assert [load_encoder(folder).manifest_requirements.seed for folder in folders] == [1, 2]
     assert len(set(folders)) == 2
-    assert recipe_vectors(config, AS_OF, stored_of(config))["two"].shape == (4, 4)  # no more components than customers
+    assert recipe_vectors(config, AS_OF, stored_of(config))["two"].shape == (4, 8)
 
 
-def test_principal_components_keep_what_two_vectors_say() -> None:
+def test_vectors_of_several_seeds_are_averaged_in_the_coordinates_of_the_first() -> None:
     random = np.random.default_rng(0)
-    known = random.normal(size=(200, 2))
-    left, right = np.hstack([known[:, :1], np.zeros((200, 1))]), np.hstack([known[:, 1:], np.zeros((200, 1))])
-    together = reduced([left, right])
-    assert together.shape == (200, 2)
-    explained = np.linalg.lstsq(np.c_[together, np.ones(200)], known, rcond=None)[1]
-    assert explained.max() < 1e-9
-    assert reduced([left]) is left
+    known = random.normal(size=(200, 4))
+    rotation = np.linalg.qr(random.normal(size=(4, 4)))[0]
+    noisy = [known + random.normal(scale=0.3, size=known.shape) for _ in range(3)]
+    first = noisy[0] * [1.0, 10.0, 0.1, 1.0] + [0.0, 5.0, -1.0, 0.0]  # units of its own
+    together = averaged([first, noisy[1] @ rotation, noisy[2] @ rotation * 7.0])
+
+    def error(found: Array) -> float:
+        standardised = (found - found.mean(axis=0)) / found.std(axis=0)
+        return float(np.abs(standardised - known / known.std(axis=0)).mean())
+
+    assert error(together) < 0.75 * error(first)
+    assert np.allclose(together.mean(axis=0), first.mean(axis=0))
+    assert averaged([first]) is first
