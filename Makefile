@@ -10,7 +10,7 @@ BIN := .venv/bin
 PACKAGES := caspr_spark pipelines jobs schemas
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-check setup-dev test test-slow check bench bench-refresh bench-quality soak dist clean
+.PHONY: help demo setup setup-check setup-dev test test-slow check bench bench-train bench-refresh bench-quality soak dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -46,6 +46,9 @@ check: setup-check  ## ruff, mypy and the import rules
 
 bench: setup  ## run the benchmarks
 	@$(BIN)/python -m jobs.bench
+
+bench-train: setup  ## sequences a second and memory of pretraining and scoring, in the paper's setting
+	@$(BIN)/python -m jobs.bench_train
 
 bench-refresh: setup  ## time, rows and bytes of a refresh against a full build, at 1, 5 and 20 million events
 	@$(BIN)/python -m jobs.bench_refresh

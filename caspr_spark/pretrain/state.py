@@ -20,14 +20,15 @@ from torch import Tensor, nn
 from caspr_spark.errors import UnsafeError
 from caspr_spark.pretrain.job import EpochRecord
 
+ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
 STATE_FILE, PREVIOUS_FILE = "state.safetensors", "state-before.safetensors"
 
 
 class FlatWeights:
     """All W trained weights as one tensor, their gradients as another: one sum over the ranks, one Adam step a group.
 
-    The network's parameters become views of them, and so does `parts`: the weights of each group, for the optimizer.
-    `message` is the gradient with `num_extra` numbers behind it that travel with it.
+    The network's parameters become views of them. `message` is the gradient with `num_extra` numbers behind it that
+    travel with it.
     """
 
     def __init__(self, groups: Sequence[Sequence[nn.Parameter]], num_extra: int) -> None:
@@ -37,10 +38,8 @@ class FlatWeights:
         self.gradient_W = self.message[: len(values_W)]
         self.extra = self.message[len(values_W) :]
         self.weights_W = values_W
-        sizes = [sum(parameter.numel() for parameter in group) for group in groups]
-        self.parts = [nn.Parameter(part) for part in torch.split(values_W, sizes)]
-        for part, gradient in zip(self.parts, torch.split(self.gradient_W, sizes), strict=True):
-            part.grad = gradient
+        self.sizes = [sum(parameter.numel() for parameter in group) for group in groups]
+        """Weights of each group."""
         self.gradients: list[Tensor] = []
         start = 0
         for parameter in self.parameters:
@@ -89,6 +88,32 @@ class TrainingState:
     def best(self) -> EpochRecord | None:
         """The newest epoch that was the best so far, so the best."""
         return next((record for record in reversed(self.curve) if record.is_best), None)
+
+
+def adam_step(flat: FlatWeights, state: TrainingState, rates: Sequence[float], *, weight_decay: float) -> None:
+    """One step of AdamW, in place; `rates`: the learning rate of each group.
+
+    It is torch's own kernel. `torch.optim.AdamW` would load the compiler of torch with it, for 150 MB.
+    """
+    step = torch.tensor(float(state.num_steps + 1))
+    parts = (flat.weights_W, flat.gradient_W, state.first_moment_W, state.second_moment_W)
+    by_group = zip(*(torch.split(part_W, flat.sizes) for part_W in parts), rates, strict=True)
+    for weights, gradient, first_moment, second_moment, rate in by_group:
+        torch._fused_adamw_(
+            [weights],
+            [gradient],
+            [first_moment],
+            [second_moment],
+            [],
+            [step],
+            lr=rate,
+            beta1=ADAM_BETAS[0],
+            beta2=ADAM_BETAS[1],
+            weight_decay=weight_decay,
+            eps=ADAM_EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 def save_state(folder: Path, state: TrainingState) -> None:

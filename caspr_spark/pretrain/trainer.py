@@ -22,7 +22,7 @@ from caspr_spark.pretrain.goal import Goal, WholeObjective, pretraining
 from caspr_spark.pretrain.job import EpochRecord, Job
 from caspr_spark.pretrain.ranks import Ranks
 from caspr_spark.pretrain.reader import Rows, SequenceReader
-from caspr_spark.pretrain.state import FlatWeights, TrainingState, UnderWay, load_state, save_state
+from caspr_spark.pretrain.state import FlatWeights, TrainingState, UnderWay, adam_step, load_state, save_state
 
 VALIDATION_EPOCH = 0
 """What is drawn for validation customers is that of this epoch, always: their loss is comparable between epochs."""
@@ -36,7 +36,6 @@ WHOLE_CHUNK = 32
 """Customers of a chunk where it matters to the loss who goes through the network with whom, or before training."""
 SAVE_SECONDS, SAVE_SHARE = 30.0, 0.05
 """Within an epoch the state is saved so often, and takes no larger share of the time."""
-ADAM_BETAS = (0.9, 0.999)
 
 
 @dataclass(frozen=True)
@@ -143,12 +142,6 @@ class _Trainer:
         )
         self.objective.fit(self.network, self._all_chunks, ranks)
         self.flat = FlatWeights([group.weights for group in self.goal.groups], num_extra=self.objective.size)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": [part]} for part in self.flat.parts],
-            lr=job.pretrain.learning_rate,
-            betas=ADAM_BETAS,
-            weight_decay=job.pretrain.weight_decay,
-        )
         self.next_save = time.monotonic() + SAVE_SECONDS
         self.threads = ChunkThreads(job.pretrain.threads)
         self.num_steps = max(-(-rows // job.pretrain.batch_size) for rows in self.training.rows_by_rank)
@@ -158,28 +151,14 @@ class _Trainer:
         weights_W = self.flat.weights_W.detach()
         self.ranks.broadcast_([weights_W])
         zeros_W = torch.zeros_like(weights_W)
-        return self._bound(TrainingState(weights_W, zeros_W, zeros_W.clone(), weights_W.clone()))
+        return TrainingState(weights_W, zeros_W, zeros_W.clone(), weights_W.clone())
 
     def resumed(self) -> TrainingState | None:
         """The state that rank 0 left after its last saved step, if this very training was interrupted."""
         state = load_state(self.job.work_folder)
         if state is not None:
             self.flat.weights_W.data.copy_(state.weights_W)
-        return state and self._bound(state)
-
-    def _bound(self, state: TrainingState) -> TrainingState:
-        """`state` and the optimizer share their tensors, so that a step moves both."""
-        state.weights_W = self.flat.weights_W.detach()
-        sizes = [len(part) for part in self.flat.parts]
-        moments = zip(
-            *(torch.split(one_W, sizes) for one_W in (state.first_moment_W, state.second_moment_W)), strict=True
-        )
-        for part, (first_moment, second_moment) in zip(self.flat.parts, moments, strict=True):
-            self.optimizer.state[part] = {
-                "step": torch.tensor(float(state.num_steps)),
-                "exp_avg": first_moment,
-                "exp_avg_sq": second_moment,
-            }
+            state.weights_W = self.flat.weights_W.detach()
         return state
 
     def save_state(self, state: TrainingState) -> None:
@@ -202,10 +181,12 @@ class _Trainer:
             rows = self._next(batches, tally)
             if step <= steps_done:
                 continue
-            for group, of_optimizer in zip(self.goal.groups, self.optimizer.param_groups, strict=True):
-                of_optimizer["lr"] = group.rate_share * self._learning_rate(state.num_steps)
             sums_A, counts_A = self._step(self._chunks(rows) if rows else [], epoch, step)
-            state.num_steps += int(counts_A.any())
+            if counts_A.any():
+                rate = self._learning_rate(state.num_steps)
+                rates = [group.rate_share * rate for group in self.goal.groups]
+                adam_step(self.flat, state, rates, weight_decay=self.job.pretrain.weight_decay)
+                state.num_steps += 1
             tally.sums_A += sums_A
             tally.counts_A += counts_A
             self.beat()
@@ -226,7 +207,8 @@ class _Trainer:
         return tally
 
     def _step(self, chunks: list[Batch], epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """One step of all ranks: (sums_A, counts_A) over them. No chunks: this rank has no more customers."""
+        """The gradient of all ranks, clipped, and (sums_A, counts_A) over them. No chunks: this rank has no more
+        customers."""
         self.flat.message.zero_()
         drawn = [self.objective.draw(chunk, epoch=epoch) for chunk in chunks]
         counts_A = torch.zeros(self.objective.size, dtype=torch.float64)
@@ -257,9 +239,7 @@ class _Trainer:
                 f"{norm.item()}; lower {self.job.stage}.learning_rate or look for damaged values in the sequences; no "
                 "checkpoint was written"
             )
-        if counts_A.any():
-            self.flat.gradient_W.mul_((self.job.pretrain.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
-            self.optimizer.step()
+        self.flat.gradient_W.mul_((self.job.pretrain.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
         return self.flat.extra.double(), counts_A
 
     def validate(self) -> Tally:

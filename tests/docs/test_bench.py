@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -131,6 +132,31 @@ def test_each_stage_is_one_json_line(tmp_path: Path) -> None:
     assert [line["bench"] for line in lines if set(line) != KEYS] == []
     assert [line["bench"] for line in lines[1:] if min(line["rows"], line["rows_per_second"]) <= 0] == []
     assert min(line["peak_rss_mib"] for line in lines) > 100
+
+
+@pytest.mark.slow
+def test_training_and_scoring_are_measured_beside_a_peer(tmp_path: Path) -> None:
+    script = tmp_path / "peer.py"
+    found = "{'seq_per_s': 7.5 + (sys.argv[1] == 'encode'), 'peak_rss_mib': 9}"
+    script.write_text(f"import json, sys\nprint('log')\nprint(json.dumps({found}))\n")
+    peer = shlex.join([sys.executable, str(script), "{phase}"])
+    command = [sys.executable, "-m", "jobs.bench_train", "--customers", "256", "--peer", peer]
+    done = subprocess.run(
+        [*command, "--root", str(tmp_path / "root")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    found = [(line["bench"], line["launcher"], line.get("ranks")) for line in lines]
+    assert found == [
+        ("pretrain", "single", 1),
+        ("pretrain", "torchrun", 2),
+        ("pretrain", "peer", None),
+        ("encode", "spark", 2),
+        ("encode", "peer", None),
+    ]
+    assert [line["sequences_per_second"] for line in lines if line["launcher"] == "peer"] == [7.5, 8.5]
+    assert min(line["peak_rss_mib"] for line in lines if line["launcher"] != "peer") > 100
+    assert 0 < lines[0]["sequences_per_second"] < lines[3]["sequences_per_second"]
 
 
 @pytest.mark.slow

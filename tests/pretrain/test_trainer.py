@@ -23,7 +23,7 @@ from caspr_spark.pretrain.job import EpochRecord, pretrain_fingerprint
 from caspr_spark.pretrain.launch import pretrain
 from caspr_spark.pretrain.masked import MaskedRecovery
 from caspr_spark.pretrain.reader import Rows, SequenceReader
-from caspr_spark.pretrain.state import PREVIOUS_FILE, STATE_FILE, load_state
+from caspr_spark.pretrain.state import PREVIOUS_FILE, STATE_FILE, FlatWeights, TrainingState, adam_step, load_state
 from caspr_spark.pretrain.trainer import _Trainer
 from caspr_spark.registry import kept_models
 from tests.pretrain.planted import (
@@ -122,18 +122,40 @@ def test_decayed_pooling_has_the_datas_units_whatever_the_objective(
     np.testing.assert_allclose(found["encoder.decayed.mean_absolute_N"].numpy(), expected, rtol=1e-5)
 
 
+def test_a_step_is_that_of_torchs_adamw_with_a_rate_a_group() -> None:
+    torch.manual_seed(1)
+    ours = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(5))]
+    theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    flat = FlatWeights([[ours[0]], [ours[1]]], num_extra=2)
+    zeros_W = torch.zeros(17)
+    state = TrainingState(flat.weights_W, zeros_W, zeros_W.clone(), zeros_W)
+    optimizer = torch.optim.AdamW(
+        [{"params": [theirs[0]], "lr": 0.01}, {"params": [theirs[1]], "lr": 0.002}], weight_decay=0.1
+    )
+    for _ in range(5):
+        gradients = [torch.randn_like(parameter) for parameter in theirs]
+        flat.message.zero_()
+        flat.add(gradients)
+        adam_step(flat, state, [0.01, 0.002], weight_decay=0.1)
+        state.num_steps += 1
+        for parameter, gradient in zip(theirs, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_one_cycle_is_that_of_torch(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three steps an epoch; torch counts its last step as the end of the cycle, we the step after it."""
     from caspr_spark.pretrain import trainer
 
     used: list[float] = []
-    plain = trainer._Trainer._step
 
-    def spied(self: trainer._Trainer, *arguments: Any) -> tuple[Tensor, Tensor]:
-        used.append(self.optimizer.param_groups[0]["lr"])
-        return plain(self, *arguments)
+    def spied(flat: FlatWeights, state: TrainingState, rates: list[float], *, weight_decay: float) -> None:
+        used.extend(rates)
+        adam_step(flat, state, rates, weight_decay=weight_decay)
 
-    monkeypatch.setattr(trainer._Trainer, "_step", spied)
+    monkeypatch.setattr(trainer, "adam_step", spied)
     trained(folder, tmp_path, batch_size=200, schedule="one_cycle", max_epochs=10, patience=10, learning_rate=0.01)
 
     weights = torch.zeros(1, requires_grad=True)

@@ -1,0 +1,179 @@
+"""`make bench-train`: sequences a second and memory of pretraining and of scoring, one JSON line each.
+
+    python -m jobs.bench_train --customers 8192 --events 15 --peer "python bench_caspr.py --caspr CASPR --phase {phase}"
+
+The work is that of the CASPR paper's setting: 4 categorical attributes (10, 50, 300, 2,000 values) and 6 numerical ones
+an event, a profile of 2 and 2; width 16, feed-forward 32, 6 + 6 layers, 8 heads, masked recovery, all customers in one
+step. Values are drawn at random (caspr_spark/simulate/random_sequences.py): nothing is to be learned, all is to be
+computed.
+
+Each line is of processes of its own. `pretrain`: the fastest epoch but the first, reading included. `encode`: as tasks
+of Spark score, a process of one thread each. `peak_rss_mib`: the largest resident set of all these processes together.
+`--peer` alternates with another program; ratios to it hold where seconds do not.
+"""
+
+import json
+import os
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+import conf
+from caspr_spark.config import Config, ModelSection, PretrainSection
+from caspr_spark.config_file import load_config
+from caspr_spark.manifest import read_manifest
+from caspr_spark.model.scoring import load_encoder
+from caspr_spark.pretrain.job import EpochRecord
+from caspr_spark.pretrain.launch import pretrain
+from caspr_spark.pretrain.reader import SequenceReader
+from caspr_spark.registry import checkpoint_folder
+from caspr_spark.simulate.random_sequences import AS_OF, random_sequences
+from jobs.bench import PeakMemory, machine, versions
+
+MODEL = {
+    "objectives": {"future": 0.0, "masked": 1.0, "contrastive": 0.0, "next_event": 0.0},
+    "encoder": "caspr",
+    "pooling": "attention",
+    "embedding_size": 64,
+    "width": 16,
+    "num_heads": 8,
+    "feed_forward": 32,
+    "encoder_layers": 6,
+    "decoder_layers": 6,
+    "dropout": 0.1,
+    "amounts": None,
+}
+PRETRAIN = {"mask_share": 0.3, "learning_rate": 0.001, "schedule": "constant", "weight_decay": 0.0}
+CONF = Path(conf.__file__).parent
+REPEATS = 3
+"""Of a measurement, the first to warm up not counted."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def bench_train(
+    customers: Annotated[int, typer.Option(min=64, help="Customers, and of a step.")] = 8192,
+    events: Annotated[list[int] | None, typer.Option(help="Events a customer; may be given again.")] = None,
+    cores: Annotated[int, typer.Option(min=1, help="Processor cores to use.")] = 2,
+    launcher: Annotated[list[str] | None, typer.Option(help="single or torchrun; may be given again.")] = None,
+    peer: Annotated[
+        str, typer.Option(help="Command of a peer's bench to alternate with; {phase}: train, encode.")
+    ] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="How often all is measured, one after the other.")] = 1,
+    root: Annotated[Path, typer.Option(help="Folder below which all is built anew.")] = Path("data/bench_train"),
+    part: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Train and score in the paper's setting and print one JSON line for each."""
+    if part:
+        _run_part(json.loads(part), root)
+        return
+    shutil.rmtree(root, ignore_errors=True)
+    for num_events in events or [15]:
+        folder = root / f"sequences-{num_events}"
+        random_sequences(folder, num_customers=customers, num_events=num_events)
+        for _ in range(rounds):
+            about = {"customers": customers, "events": num_events, "cores": cores}
+            for one in launcher or ["single", "torchrun"]:
+                _print_line("pretrain", one, _started({"launcher": one, **about}, root), about)
+            if peer:
+                _print_line("pretrain", "peer", _of_peer(peer, "train"), about)
+            _print_line("encode", "spark", _started({"launcher": "spark", **about}, root), about)
+            if peer:
+                _print_line("encode", "peer", _of_peer(peer, "encode"), about)
+
+
+def _print_line(bench: str, launcher: str, found: dict[str, Any], about: dict[str, Any]) -> None:
+    line = {"bench": bench, "launcher": launcher, **found, **about, "versions": versions(), "machine": machine()}
+    print(json.dumps(line), flush=True)
+
+
+def _started(part: dict[str, Any], root: Path) -> dict[str, Any]:
+    """What a process of its own finds."""
+    command = [sys.executable, "-m", "jobs.bench_train", "--root", str(root), "--part", json.dumps(part)]
+    return dict(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
+
+
+def _of_peer(command: str, phase: str) -> dict[str, Any]:
+    words = shlex.split(command.replace("{phase}", phase))
+    found = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1])
+    return {"sequences_per_second": found["seq_per_s"], "peak_rss_mib": found["peak_rss_mib"]}
+
+
+def _run_part(part: dict[str, Any], root: Path) -> None:
+    memory = PeakMemory()
+    folder, place = root / f"sequences-{part['events']}", root / f"model-{part['launcher']}-{part['events']}"
+    shutil.rmtree(place, ignore_errors=True)
+    found = (_encoded if part["launcher"] == "spark" else _trained)(part, folder, place)
+    own_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # what the samples may have missed
+    print(json.dumps(found | {"peak_rss_mib": round(max(memory.mib(), own_mib))}))
+    memory.close()
+
+
+def _sections(part: dict[str, Any], *, max_epochs: int) -> tuple[ModelSection, PretrainSection]:
+    config: Config = load_config([CONF / "complete_journey.yaml"])
+    ranks = 1 if part["launcher"] == "single" else part["cores"]
+    how = {"launcher": part["launcher"], "num_workers": ranks, "threads": part["cores"] // ranks}
+    steps = {"max_epochs": max_epochs, "patience": max_epochs, "batch_size": -(-part["customers"] // ranks)}
+    model = ModelSection.model_validate(config.model.model_dump() | MODEL)
+    return model, PretrainSection.model_validate(config.pretrain.model_dump() | PRETRAIN | how | steps)
+
+
+def _trained(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]:
+    model, how = _sections(part, max_epochs=1 + REPEATS)
+    epochs: list[EpochRecord] = []
+    pretrain(folder, model=model, pretrain=how, seed=1, root=place, progress=epochs.append)
+    fastest = min(epochs[1:], key=lambda epoch: epoch.seconds)
+    rate = fastest.rows / fastest.seconds
+    return {
+        "ranks": how.num_workers,
+        "sequences_per_second": round(rate, 1),
+        "events_per_second": round(rate * part["events"]),
+        "waiting_share": round(fastest.waiting_share, 4),
+    }
+
+
+def _encoded(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]:
+    model, how = _sections(part | {"launcher": "single"}, max_epochs=1)
+    version = pretrain(folder, model=model, pretrain=how, seed=1, root=place, progress=None)
+    with ProcessPoolExecutor(part["cores"], mp_context=get_context("spawn")) as pool:
+        tasks = [
+            pool.submit(_rate_of_task, folder, checkpoint_folder(place, version), task, part["cores"])
+            for task in range(part["cores"])
+        ]
+        rate = sum(task.result() for task in tasks)
+    return {
+        "ranks": part["cores"],
+        "sequences_per_second": round(rate, 1),
+        "events_per_second": round(rate * part["events"]),
+    }
+
+
+def _rate_of_task(folder: Path, checkpoint: Path, task: int, num_tasks: int) -> float:
+    """Customers a second of one of several tasks at a time."""
+    torch.set_num_threads(1)
+    encoder = load_encoder(checkpoint)
+    reader = SequenceReader(folder, read_manifest(folder), "training", rank=task, size=num_tasks)
+    (rows,) = reader.batches(reader.total_rows, shuffle_seed=None)
+    as_of_us = round(AS_OF.timestamp() * 1_000_000)
+    seconds = []
+    for _ in range(1 + REPEATS):
+        started = time.monotonic()
+        encoder.encode(rows, as_of_us)
+        seconds.append(time.monotonic() - started)
+    return len(rows["num_events"]) / min(seconds[1:])
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.exit(app())
