@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from caspr_spark.pretrain.job import EpochRecord
 from pipelines.summary import Summary
@@ -32,6 +33,7 @@ _METRIC_NAMES = {
     "map_new": "MAP, new",
 }
 """Those that the terminal shows; the report has all."""
+WAITING_SHARE_TO_TELL = 0.05
 
 
 def shown_step(name: str, step: Callable[[], Summary]) -> Summary:
@@ -50,17 +52,19 @@ def shown_step(name: str, step: Callable[[], Summary]) -> Summary:
 
 
 class TrainingBar:
-    """A bar over the epochs; one line every few epochs where there is no terminal to draw on."""
+    """A line an epoch, and under them a bar where there is a terminal to draw on."""
 
     def __init__(self, max_epochs: int) -> None:
         self._max_epochs = max_epochs
         self._bar: Progress | None = None
+        self._seconds: list[float] = []
 
     def __call__(self, record: EpochRecord) -> None:
-        loss = record.judged_loss
+        self._seconds.append(record.seconds)
+        left = (self._max_epochs - record.epoch) * sum(self._seconds) / len(self._seconds)
+        told = Text("           " + epoch_line(record, max_epochs=self._max_epochs, seconds_left=left), style="dim")
         if not console.is_terminal:
-            if record.epoch % 5 == 1:
-                console.print(f"           [dim]epoch {record.epoch}: loss {loss:.3f}[/dim]")
+            console.print(told)
             return
         if self._bar is None:
             columns = (
@@ -72,11 +76,23 @@ class TrainingBar:
             self._bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
             self._bar.add_task("", total=self._max_epochs, loss="")
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=record.epoch, loss=f"loss {loss:.3f}")
+        self._bar.console.print(told)
+        self._bar.update(self._bar.task_ids[0], completed=record.epoch, loss=f"loss {record.judged_loss:.3f}")
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def epoch_line(record: EpochRecord, *, max_epochs: int, seconds_left: float) -> str:
+    """What an epoch came to. Losses are relative: 1 is the best constant guess."""
+    parts = ", ".join(f"{name} {loss:.3f}" for name, loss in record.validation_by_attribute.items())
+    line = f"epoch {record.epoch}/{max_epochs}: loss {record.judged_loss:.3f}{' *' if record.is_best else ''}"
+    line += f" ({parts})" if parts else ""
+    line += f", {record.rows / max(record.seconds, 1e-9):,.0f} customers/s"
+    if record.waiting_share >= WAITING_SHARE_TO_TELL:
+        line += f", {record.waiting_share:.0%} of the time waiting for data"
+    return line + (f", {seconds_left:,.0f} s left at most" if seconds_left else "")
 
 
 def shown_scores(table: pd.DataFrame) -> Table:

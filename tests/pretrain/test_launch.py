@@ -101,6 +101,25 @@ def test_two_ranks_with_uneven_row_groups_train_what_one_process_trains(
         torch.testing.assert_close(tensor, alone.weights[name], rtol=0, atol=2e-4, msg=name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", MODELS[:2], ids=NAMES[:2], indirect=True)
+@pytest.mark.parametrize("launcher", ["horovod", "torchrun"])
+def test_four_ranks_train_what_one_process_trains(
+    launcher: str, sequences: Path, alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row groups of five are shared by four: two, one, one and one."""
+    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+
+    how = {"launcher": launcher, "num_workers": 4, "timeout_seconds": 240}
+    version, records = trained(sequences, tmp_path, model=alone.model, **how, **ONE_BATCH)
+
+    of_rank = [np.load(tmp_path / f"weights-{rank}.npy") for rank in range(4)]
+    assert all((one == of_rank[0]).all() for one in of_rank)
+    assert [record.rows for record in records] == [105] * 6
+    for name, tensor in weights(tmp_path, version).items():
+        torch.testing.assert_close(tensor, alone.weights[name], rtol=0, atol=2e-4, msg=name)
+
+
 def test_two_ranks_with_negatives_of_their_own_keep_the_same_weights(
     sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,78 @@
+"""Whether a training fits into the memory that is there, told before it starts."""
+
+from pathlib import Path
+
+from caspr_spark.errors import ConfigError
+from caspr_spark.manifest import Layout
+from caspr_spark.model.batch import chunk_limits
+from caspr_spark.model.network import Network
+from caspr_spark.pretrain.job import Job
+
+GIB = 2**30
+COPIES, COPIES_WHILE_SAVING = 5, 4
+"""Of all weights, four bytes each: they, their gradient, two moments of Adam and the best so far; and what is saved."""
+NUMBERS_A_LAYER = 24
+"""That a layer of the network keeps of an event for the gradient, in its width; measured at 17 to 22."""
+LOGITS = 3
+"""Numbers that are kept for each value that is guessed: its logit, its probability and the gradient."""
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
+    """What a worker needs beside Python itself, in parts. An estimate, some of it on the high side."""
+    num_weights = sum(parameter.numel() for parameter in network.parameters())
+    model, threads = job.model, job.pretrain.threads
+    limits = chunk_limits(model.width)
+    events = max(limits["most_events"], layout.max_events)
+    customers = min(limits["most_customers"], job.pretrain.batch_size)
+    num_layers = 1 + model.encoder_layers + (model.decoder_layers if model.objectives.masked else 0)
+    attended = events * layout.max_events * model.num_heads * (num_layers if model.width // model.num_heads <= 4 else 1)
+    num_values = sum(one.num_ids for one in layout.categorical) + sum(one.num_ids for one in layout.sets)
+    guessed = 0.0
+    if model.objectives.masked:
+        guessed += events * job.pretrain.mask_share * num_values
+    if model.objectives.next_event:
+        guessed += customers * job.pretrain.as_of_times * num_values
+    if network.future is not None:
+        guessed += customers * job.pretrain.as_of_times * sum(network.future.sizes)
+    of_chunk = 4 * (events * model.width * NUMBERS_A_LAYER * num_layers + 2 * attended + LOGITS * round(guessed))
+    return {
+        "weights, their gradients and moments": 4 * num_weights * (COPIES + COPIES_WHILE_SAVING),
+        f"{threads} chunks of {events:,} events at a time, and their gradients": threads * (of_chunk + 4 * num_weights),
+    }
+
+
+def check_memory(network: Network, job: Job, layout: Layout) -> None:
+    """Raise ConfigError, with the numbers, where the workers on this machine need more than it has left.
+
+    Of `network` only the shapes are looked at: it may be on the device "meta".
+    """
+    parts = needed_bytes(network, job, layout)
+    workers = 1 if job.pretrain.launcher == "horovod_spark" else job.pretrain.num_workers  # Spark's are anywhere
+    needed, available = workers * sum(parts.values()), available_bytes()
+    if available is None or needed <= available:
+        return
+    listed = "".join(f"\n  - {size / GIB:.1f} GiB a worker: {what}" for what, size in parts.items())
+    sizes = {one.name: one.num_ids for one in layout.categorical} | {one.name: one.num_ids for one in layout.sets}
+    most = f" ('{max(sizes, key=lambda name: sizes[name])}' alone has {max(sizes.values()):,})" if sizes else ""
+    who = "1 worker" if workers == 1 else f"{workers} workers"
+    raise ConfigError(
+        f"{job.stage}: {who} would need {needed / GIB:.1f} GiB, but {available / GIB:.1f} GiB are free here:{listed}\n"
+        f"lower {job.stage}.threads or num_workers or model.width, or let fewer values have an id, by a higher "
+        f"sequences.min_count{most}"
+    )
+
+
+def available_bytes() -> int | None:
+    """Memory that this process may still take: what the machine has free, and its container allows; None: not known."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return None
+    for path in CGROUP_LIMITS:
+        try:
+            free = min(free, int(path.read_text()))
+        except (OSError, ValueError):
+            continue  # none, or "max"
+    return free

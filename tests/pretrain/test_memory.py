@@ -1,0 +1,78 @@
+"""A training that cannot fit is refused before it starts, with the numbers."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from caspr_spark.config import ModelSection
+from caspr_spark.errors import ConfigError
+from caspr_spark.manifest import CategoricalAttribute
+from caspr_spark.model.network import Network
+from caspr_spark.pretrain import memory
+from caspr_spark.pretrain.job import Job
+from caspr_spark.pretrain.launch import pretrain
+from tests.pretrain.planted import (
+    FUTURE,
+    FilePlan,
+    layout_of,
+    model_section,
+    planted_rows,
+    planted_scaling,
+    pretrain_section,
+    write_planted,
+)
+
+GIB = 2**30
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_planted(tmp_path / "sequences", [FilePlan("training", (60,))])
+    return tmp_path / "sequences"
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10 * 2**20)
+    with pytest.raises(ConfigError, match="pretrain: 1 worker would need") as refused:
+        pretrain(folder, model=model_section(), pretrain=pretrain_section(), seed=1, root=tmp_path, progress=None)
+    said = str(refused.value)
+    assert "0.0 GiB are free here" in said
+    assert len(re.findall(r"  - [0-9.]+ GiB a worker: ", said)) == 2
+    assert "min_count ('labels' alone has 10)" in said
+    assert not list((tmp_path / "checkpoints").glob("[!.]*/weights.safetensors"))
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("model", [{}, FUTURE], ids=["masked", "future"])
+def test_a_million_values_are_counted(model: dict[str, object], threads: int) -> None:
+    parts = needed(model_section(**model), num_ids=1_000_000, threads=threads)
+    small = needed(model_section(**model), num_ids=1_000, threads=threads)
+
+    assert sum(small.values()) < 2 * GIB
+    assert sum(parts.values()) > 30 * GIB  # an embedding of a million rows of a thousand numbers
+
+
+def test_what_is_free_is_known_and_a_container_may_allow_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = memory.available_bytes()
+    assert free is not None
+    assert free > 2**20
+    limit, unlimited = tmp_path / "limit", tmp_path / "unlimited"
+    limit.write_text("1048576\n")
+    unlimited.write_text("max\n")
+    monkeypatch.setattr(memory, "CGROUP_LIMITS", (unlimited, tmp_path / "missing", limit))
+    assert memory.available_bytes() == 2**20
+
+
+def needed(model: ModelSection, *, num_ids: int, threads: int) -> dict[str, int]:
+    layout = layout_of(16)
+    large = CategoricalAttribute(name=layout.categorical[0].name, num_ids=num_ids)
+    layout = layout.model_copy(update={"categorical": (large, *layout.categorical[1:])})
+    with torch.device("meta"):
+        network = Network(model, layout, planted_scaling(planted_rows(9), layout_of(16)))
+    how = pretrain_section(threads=threads)
+    job = Job(manifest_folder=Path(), model=model, pretrain=how, seed=1, root=Path(), fingerprint="")
+    return memory.needed_bytes(network, job, layout)
