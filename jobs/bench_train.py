@@ -8,7 +8,9 @@ step. Values are drawn at random (caspr_spark/simulate/random_sequences.py): not
 computed.
 
 Each line is of processes of its own. `pretrain`: the fastest epoch but the first, reading included. `encode`: as tasks
-of Spark score, a process of one thread each. `peak_rss_mib`: the largest resident set of all these processes together.
+of Spark score, a process of one thread each. `feed`: the reader alone, on one thread, 64 events and 10 attributes a
+customer, beside a plain read of the same file by Arrow. `peak_rss_mib`: the largest resident set of all these processes
+together.
 `--peer` alternates with another program; ratios to it hold where seconds do not.
 """
 
@@ -25,6 +27,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow.parquet as pq
 import torch
 import typer
 
@@ -55,6 +58,7 @@ MODEL = {
 }
 PRETRAIN = {"mask_share": 0.3, "learning_rate": 0.001, "schedule": "constant", "weight_decay": 0.0}
 CONF = Path(conf.__file__).parent
+FEED_CUSTOMERS, FEED_EVENTS, FEED_BATCH = 20_000, 64, 256
 REPEATS = 3
 """Of a measurement, the first to warm up not counted."""
 
@@ -79,8 +83,12 @@ def bench_train(
         _run_part(json.loads(part), root)
         return
     shutil.rmtree(root, ignore_errors=True)
+    random_sequences(root / f"sequences-{FEED_EVENTS}", num_customers=FEED_CUSTOMERS, num_events=FEED_EVENTS)
+    about = {"customers": FEED_CUSTOMERS, "events": FEED_EVENTS, "cores": 1}
+    _print_line("feed", "single", _started({"launcher": "feed", **about}, root), about)
     for num_events in events or [15]:
         folder = root / f"sequences-{num_events}"
+        shutil.rmtree(folder, ignore_errors=True)
         random_sequences(folder, num_customers=customers, num_events=num_events)
         for _ in range(rounds):
             about = {"customers": customers, "events": num_events, "cores": cores}
@@ -114,7 +122,7 @@ def _run_part(part: dict[str, Any], root: Path) -> None:
     memory = PeakMemory()
     folder, place = root / f"sequences-{part['events']}", root / f"model-{part['launcher']}-{part['events']}"
     shutil.rmtree(place, ignore_errors=True)
-    found = (_encoded if part["launcher"] == "spark" else _trained)(part, folder, place)
+    found = {"spark": _encoded, "feed": _fed}.get(part["launcher"], _trained)(part, folder, place)
     own_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # what the samples may have missed
     print(json.dumps(found | {"peak_rss_mib": round(max(memory.mib(), own_mib))}))
     memory.close()
@@ -156,6 +164,34 @@ def _encoded(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]:
         "ranks": part["cores"],
         "sequences_per_second": round(rate, 1),
         "events_per_second": round(rate * part["events"]),
+    }
+
+
+def _fed(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    reader = SequenceReader(folder, manifest, "training", rank=0, size=1)
+
+    def fed() -> None:
+        for rows in reader.batches(FEED_BATCH, shuffle_seed=1):
+            assert len(rows["num_events"])
+
+    def plain() -> None:
+        file = pq.ParquetFile(folder / manifest.files[0].path)
+        for row_group in range(file.num_row_groups):
+            file.read_row_group(row_group, columns=reader.columns, use_threads=False)
+
+    seconds: dict[str, list[float]] = {"fed": [], "plain": []}
+    for _ in range(1 + REPEATS):  # by turns
+        for name, read in (("fed", fed), ("plain", plain)):
+            started = time.process_time()
+            read()
+            seconds[name].append(time.process_time() - started)
+    fastest = {name: min(found[1:]) for name, found in seconds.items()}
+    return {
+        "ranks": 1,
+        "sequences_per_second": round(part["customers"] / fastest["fed"], 1),
+        "plain_arrow_per_second": round(part["customers"] / fastest["plain"], 1),
+        "times_plain_arrow": round(fastest["fed"] / fastest["plain"], 3),
     }
 
 

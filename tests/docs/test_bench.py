@@ -148,6 +148,7 @@ def test_training_and_scoring_are_measured_beside_a_peer(tmp_path: Path) -> None
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     found = [(line["bench"], line["launcher"], line.get("ranks")) for line in lines]
     assert found == [
+        ("feed", "single", 1),
         ("pretrain", "single", 1),
         ("pretrain", "torchrun", 2),
         ("pretrain", "peer", None),
@@ -156,7 +157,8 @@ def test_training_and_scoring_are_measured_beside_a_peer(tmp_path: Path) -> None
     ]
     assert [line["sequences_per_second"] for line in lines if line["launcher"] == "peer"] == [7.5, 8.5]
     assert min(line["peak_rss_mib"] for line in lines if line["launcher"] != "peer") > 100
-    assert 0 < lines[0]["sequences_per_second"] < lines[3]["sequences_per_second"]
+    assert 0 < lines[1]["sequences_per_second"] < lines[4]["sequences_per_second"]
+    assert 0 < lines[0]["times_plain_arrow"] < 3
 
 
 @pytest.mark.slow
