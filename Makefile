@@ -10,7 +10,7 @@ BIN := .venv/bin
 PACKAGES := caspr_spark pipelines jobs schemas
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-check setup-dev test test-slow check bench bench-train bench-refresh bench-quality soak dist clean
+.PHONY: help demo setup setup-check setup-dev test test-slow check bench bench-train bench-distributed bench-refresh bench-quality soak dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -49,6 +49,9 @@ bench: setup  ## run the benchmarks
 
 bench-train: setup  ## sequences a second and memory of pretraining and scoring, in the paper's setting
 	@$(BIN)/python -m jobs.bench_train
+
+bench-distributed: setup-dev  ## the same training by each launcher and number of workers, as JSON lines
+	@$(BIN)/python -m jobs.bench_distributed
 
 bench-refresh: setup  ## time, rows and bytes of a refresh against a full build, at 1, 5 and 20 million events
 	@$(BIN)/python -m jobs.bench_refresh

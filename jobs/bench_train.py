@@ -85,7 +85,7 @@ def bench_train(
     shutil.rmtree(root, ignore_errors=True)
     random_sequences(root / f"sequences-{FEED_EVENTS}", num_customers=FEED_CUSTOMERS, num_events=FEED_EVENTS)
     about = {"customers": FEED_CUSTOMERS, "events": FEED_EVENTS, "cores": 1}
-    _print_line("feed", "single", _started({"launcher": "feed", **about}, root), about)
+    print_line("feed", "single", started({"launcher": "feed", **about}, root), about)
     for num_events in events or [15]:
         folder = root / f"sequences-{num_events}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -93,20 +93,20 @@ def bench_train(
         for _ in range(rounds):
             about = {"customers": customers, "events": num_events, "cores": cores}
             for one in launcher or ["single", "torchrun"]:
-                _print_line("pretrain", one, _started({"launcher": one, **about}, root), about)
+                print_line("pretrain", one, started({"launcher": one, **about}, root), about)
             if peer:
-                _print_line("pretrain", "peer", _of_peer(peer, "train"), about)
-            _print_line("encode", "spark", _started({"launcher": "spark", **about}, root), about)
+                print_line("pretrain", "peer", _of_peer(peer, "train"), about)
+            print_line("encode", "spark", started({"launcher": "spark", **about}, root), about)
             if peer:
-                _print_line("encode", "peer", _of_peer(peer, "encode"), about)
+                print_line("encode", "peer", _of_peer(peer, "encode"), about)
 
 
-def _print_line(bench: str, launcher: str, found: dict[str, Any], about: dict[str, Any]) -> None:
+def print_line(bench: str, launcher: str, found: dict[str, Any], about: dict[str, Any]) -> None:
     line = {"bench": bench, "launcher": launcher, **found, **about, "versions": versions(), "machine": machine()}
     print(json.dumps(line), flush=True)
 
 
-def _started(part: dict[str, Any], root: Path) -> dict[str, Any]:
+def started(part: dict[str, Any], root: Path) -> dict[str, Any]:
     """What a process of its own finds."""
     command = [sys.executable, "-m", "jobs.bench_train", "--root", str(root), "--part", json.dumps(part)]
     return dict(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
@@ -130,8 +130,8 @@ def _run_part(part: dict[str, Any], root: Path) -> None:
 
 def _sections(part: dict[str, Any], *, max_epochs: int) -> tuple[ModelSection, PretrainSection]:
     config: Config = load_config([CONF / "complete_journey.yaml"])
-    ranks = 1 if part["launcher"] == "single" else part["cores"]
-    how = {"launcher": part["launcher"], "num_workers": ranks, "threads": part["cores"] // ranks}
+    ranks = 1 if part["launcher"] == "single" else part.get("workers", part["cores"])
+    how = {"launcher": part["launcher"], "num_workers": ranks, "threads": max(1, part["cores"] // ranks)}
     steps = {"max_epochs": max_epochs, "patience": max_epochs, "batch_size": -(-part["customers"] // ranks)}
     model = ModelSection.model_validate(config.model.model_dump() | MODEL)
     return model, PretrainSection.model_validate(config.pretrain.model_dump() | PRETRAIN | how | steps)
@@ -148,6 +148,7 @@ def _trained(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]:
         "sequences_per_second": round(rate, 1),
         "events_per_second": round(rate * part["events"]),
         "waiting_share": round(fastest.waiting_share, 4),
+        "exchange_share": round(fastest.exchange_share, 4),
     }
 
 

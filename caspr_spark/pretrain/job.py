@@ -85,6 +85,8 @@ class EpochRecord(_Record):
     seconds: float
     waiting_share: float
     """Share of the seconds of rank 0 spent waiting for data."""
+    exchange_share: float = 0.0
+    """Share of the seconds of rank 0 spent on sums over the workers, waiting for them included."""
 
     @property
     def judged_loss(self) -> float:

@@ -65,6 +65,7 @@ class UnderWay:
     """float64: of these steps, all ranks together."""
     seconds: float
     waiting_seconds: float
+    exchange_seconds: float
 
 
 @dataclass
@@ -134,6 +135,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
             "step": under_way.step,
             "seconds": under_way.seconds,
             "waiting_seconds": under_way.waiting_seconds,
+            "exchange_seconds": under_way.exchange_seconds,
         }
     tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     text = json.dumps(about)

@@ -79,6 +79,7 @@ def _trained(trainer: "_Trainer", progress: Callable[[EpochRecord], None]) -> Tr
             rows=training.rows,
             seconds=time.monotonic() - started,
             waiting_share=training.waiting_seconds / max(time.monotonic() - started, 1e-9),
+            exchange_share=training.exchange_seconds / max(time.monotonic() - started, 1e-9),
         )
         if not math.isfinite(record.judged_loss):
             raise CasprError(
@@ -111,6 +112,7 @@ class Tally:
     counts_A: Tensor
     rows: int = 0
     waiting_seconds: float = 0.0
+    exchange_seconds: float = 0.0
 
     @property
     def by_attribute(self) -> dict[str, float]:
@@ -143,6 +145,8 @@ class _Trainer:
         self.objective.fit(self.network, self._all_chunks, ranks)
         self.flat = FlatWeights([group.weights for group in self.goal.groups], num_extra=self.objective.size)
         self.next_save = time.monotonic() + SAVE_SECONDS
+        self.exchange_seconds = 0.0
+        """Of the last step."""
         self.threads = ChunkThreads(job.pretrain.threads)
         self.num_steps = max(-(-rows // job.pretrain.batch_size) for rows in self.training.rows_by_rank)
         """Steps an epoch, the same on every rank; a rank that has run out of customers adds nothing to the last."""
@@ -172,7 +176,8 @@ class _Trainer:
         """One pass over the training customers of all ranks, or what is left of it. `started`: by time.monotonic."""
         tally, steps_done = self._tally(), 0
         if (under_way := state.under_way) is not None:
-            steps_done, tally.waiting_seconds = under_way.step, under_way.waiting_seconds
+            steps_done = under_way.step
+            tally.waiting_seconds, tally.exchange_seconds = under_way.waiting_seconds, under_way.exchange_seconds
             tally.sums_A += under_way.sums_A
             tally.counts_A += under_way.counts_A
         self.network.train()
@@ -182,6 +187,7 @@ class _Trainer:
             if step <= steps_done:
                 continue
             sums_A, counts_A = self._step(self._chunks(rows) if rows else [], epoch, step)
+            tally.exchange_seconds += self.exchange_seconds
             if counts_A.any():
                 rate = self._learning_rate(state.num_steps)
                 rates = [group.rate_share * rate for group in self.goal.groups]
@@ -192,7 +198,12 @@ class _Trainer:
             self.beat()
             if self.ranks.rank == 0 and time.monotonic() >= self.next_save:
                 state.under_way = UnderWay(
-                    step, tally.sums_A, tally.counts_A, time.monotonic() - started, tally.waiting_seconds
+                    step,
+                    tally.sums_A,
+                    tally.counts_A,
+                    seconds=time.monotonic() - started,
+                    waiting_seconds=tally.waiting_seconds,
+                    exchange_seconds=tally.exchange_seconds,
                 )
                 self.save_state(state)
         while self._next(batches, tally):  # none is left, unless rows came twice
@@ -214,7 +225,8 @@ class _Trainer:
         counts_A = torch.zeros(self.objective.size, dtype=torch.float64)
         for chunk, of_chunk in zip(chunks, drawn, strict=True):
             counts_A += self.objective.counts(chunk, of_chunk)
-        self.ranks.sum_(counts_A)
+        self.exchange_seconds = 0.0
+        self._exchange(counts_A)
         weights_A = self.objective.weights(counts_A).float()
         dropout_seed = ((self._seed(epoch) * 1_009 + self.ranks.rank) * 1_000_003 + step) * 100_003 % 2**62
 
@@ -230,7 +242,7 @@ class _Trainer:
             self.flat.extra.add_(sums_A)
             if gradients:
                 self.flat.add(gradients)
-        self.ranks.sum_(self.flat.message)
+        self._exchange(self.flat.message)
         norm = self.flat.gradient_W.norm()
         loss = (weights_A * self.flat.extra).sum()
         if not (torch.isfinite(norm) and torch.isfinite(loss)):
@@ -241,6 +253,11 @@ class _Trainer:
             )
         self.flat.gradient_W.mul_((self.job.pretrain.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
         return self.flat.extra.double(), counts_A
+
+    def _exchange(self, tensor: Tensor) -> None:
+        started = time.monotonic()
+        self.ranks.sum_(tensor)
+        self.exchange_seconds += time.monotonic() - started
 
     def validate(self) -> Tally:
         """One pass over the validation customers; ranks without any add nothing."""

@@ -162,6 +162,19 @@ def test_training_and_scoring_are_measured_beside_a_peer(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_workers_are_measured_against_one_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.bench_distributed", "--customers", "256", "--workers", "2"]
+    done = subprocess.run([*command, "--root", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(line["launcher"], line["ranks"]) for line in lines] == [("single", 1), ("torchrun", 2), ("horovod", 2)]
+    assert lines[0]["efficiency"] == 1
+    assert [line["exchange_share"] > 0.001 for line in lines] == [False, True, True]
+    for line in lines:
+        assert line["worker_seconds"] == pytest.approx(line["ranks"] * line["seconds_an_epoch"], abs=0.02)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_refresh_is_measured_against_a_full_build(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.bench_refresh", "--history", "200000", "--root", str(tmp_path)]
