@@ -8,35 +8,30 @@ descend from it (JVM, Spark's Python workers); pages that two processes share co
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import conf
-from caspr_spark import __version__
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.pretrain.job import EpochRecord
 from caspr_spark.session import spark_session
 from caspr_spark.simulate.purchases import accounts, order_lines
+from jobs.measuring import PeakMemory, machine, versions
 from pipelines.full_build import full_build
 from pipelines.summary import Summary
 
-SAMPLE_SECONDS = 0.2
 RAW_VARIABLE = "CASPR_BENCH_RAW"
 CONF = Path(conf.__file__).parent
-PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 class Dataset(StrEnum):
@@ -72,48 +67,6 @@ def bench(
     overlay = CONF / ("bench.yaml" if name is Dataset.generated else f"{name}.yaml")
     config = load_config([overlay]).model_copy(update={"root": str(folder / "root")})
     _bench(name, config, folder / "raw", num_customers=customers)
-
-
-class PeakMemory:
-    """The largest resident set of the process tree, in MiB, since the last `restart`."""
-
-    def __init__(self) -> None:
-        self._peak = 0.0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="peak memory", daemon=True)
-        self._thread.start()
-
-    def restart(self) -> None:
-        self._peak = tree_rss_mib(os.getpid())
-
-    def mib(self) -> float:
-        self._peak = max(self._peak, tree_rss_mib(os.getpid()))
-        return self._peak
-
-    def close(self) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(SAMPLE_SECONDS):
-            self._peak = max(self._peak, tree_rss_mib(os.getpid()))
-
-
-def tree_rss_mib(top: int) -> float:
-    """Resident MiB of the process `top` and of all that descend from it, as /proc tells it."""
-    parents: dict[int, int] = {}
-    pages: dict[int, int] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            after_name = (folder / "stat").read_text().rpartition(")")[2].split()
-            pages[int(folder.name)] = int((folder / "statm").read_text().split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
-        parents[int(folder.name)] = int(after_name[1])
-    tree = {top}
-    while found := {process for process, parent in parents.items() if parent in tree} - tree:
-        tree |= found
-    return sum(pages.get(process, 0) for process in tree) * PAGE_MIB
 
 
 def _bench(name: Dataset, config: Config, raw: Path, *, num_customers: int) -> None:
@@ -166,30 +119,6 @@ def _print_line(stage: str, rows: int, seconds: float, peak_rss_mib: float, abou
         "machine": about["machine"],
     }
     print(json.dumps(line), flush=True)
-
-
-def versions() -> dict[str, str]:
-    return {
-        "caspr_spark": __version__,
-        "python": platform.python_version(),
-        "spark": version("pyspark"),
-        "torch": version("torch"),
-        "delta": version("delta-spark"),
-    }
-
-
-def machine() -> dict[str, Any]:
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory_gib, 1), "cpu": _cpu_model()}
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 if __name__ == "__main__":

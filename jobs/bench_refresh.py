@@ -29,7 +29,8 @@ from caspr_spark.registry import checkpoints_folder
 from caspr_spark.session import spark_session
 from caspr_spark.simulate.activity import arrivals, end_of_day, history
 from caspr_spark.tables import table_path
-from jobs.bench import RAW_VARIABLE, machine, versions
+from jobs.bench import RAW_VARIABLE
+from jobs.measuring import machine, versions
 from pipelines.build_events import build_events
 from pipelines.build_sequences import build_sequences
 from pipelines.pretrain_model import pretrain_model

@@ -10,7 +10,7 @@ computed.
 Each line is of processes of its own. `pretrain`: the fastest epoch but the first, reading included. `encode`: as tasks
 of Spark score, a process of one thread each. `feed`: the reader alone, on one thread, 64 events and 10 attributes a
 customer, beside a plain read of the same file by Arrow. `peak_rss_mib`: the largest resident set of all these processes
-together.
+together; `largest_process_mib`: of one of them.
 `--peer` alternates with another program; ratios to it hold where seconds do not.
 """
 
@@ -41,7 +41,7 @@ from caspr_spark.pretrain.launch import pretrain
 from caspr_spark.pretrain.reader import SequenceReader
 from caspr_spark.registry import checkpoint_folder
 from caspr_spark.simulate.random_sequences import AS_OF, random_sequences
-from jobs.bench import PeakMemory, machine, versions
+from jobs.measuring import PeakMemory, machine, versions
 
 MODEL = {
     "objectives": {"future": 0.0, "masked": 1.0, "contrastive": 0.0, "next_event": 0.0},
@@ -124,7 +124,9 @@ def _run_part(part: dict[str, Any], root: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
     found = {"spark": _encoded, "feed": _fed}.get(part["launcher"], _trained)(part, folder, place)
     own_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # what the samples may have missed
-    print(json.dumps(found | {"peak_rss_mib": round(max(memory.mib(), own_mib))}))
+    found["peak_rss_mib"] = round(max(memory.mib(), own_mib))
+    found["largest_process_mib"] = round(max(memory.largest_process_mib(), own_mib))
+    print(json.dumps(found))
     memory.close()
 
 

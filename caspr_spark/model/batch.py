@@ -25,8 +25,8 @@ from caspr_spark.manifest import CategoricalAttribute, Layout
 from schemas.vocabulary import UNKNOWN_ID
 
 Columns = Mapping[str, NDArray[Any]]
-MOST_CUSTOMERS, MOST_EVENTS, CACHED_NUMBERS = 256, 4096, 2**17
-"""Of a chunk; the last is events times the encoder's width."""
+MOST_EVENTS, CACHED_NUMBERS = 4096, 2**17
+"""Of a chunk; the second is events times the encoder's width."""
 
 WIDTHS: dict[str, Callable[[Layout], int]] = {
     "categorical": lambda layout: len(layout.categorical),
@@ -126,10 +126,12 @@ def batch_of(columns: Columns, layout: Layout, as_of_us: int | NDArray[np.int64]
     )
 
 
-def chunk_limits(width: int) -> dict[str, int]:
-    """Of the customers and events, padding included, that an encoder of this width computes at once: what a processor's
-    cache holds. It changes the speed, not the vectors."""
-    return {"most_customers": MOST_CUSTOMERS, "most_events": max(1, min(MOST_EVENTS, CACHED_NUMBERS // width))}
+def chunk_events(width: int) -> int:
+    """Events, padding included, that an encoder of this width computes at once, at most: what a cache holds.
+
+    It changes the speed, not the vectors.
+    """
+    return max(1, min(MOST_EVENTS, CACHED_NUMBERS // width))
 
 
 def by_length(

@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 
 from caspr_spark.errors import UnsafeError
 from caspr_spark.manifest import Fit, Layout
-from caspr_spark.model.batch import Columns, batch_of, by_length, chunk_limits, columns_of
+from caspr_spark.model.batch import Columns, batch_of, by_length, chunk_events, columns_of
 from caspr_spark.model.checkpoint import Checkpoint, load_checkpoint
 from caspr_spark.model.network import Encoder, Network
 from caspr_spark.registry import ModelRecord, check_fits
+
+MOST_CUSTOMERS = 256
+"""That are encoded at once; customers of similar length go together."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,10 @@ def encode(
         if name in columns
     }
     embedding_BE = np.empty((num_customers, encoder.embedding_size), dtype=np.float32)
-    was_training = encoder.training
+    was_training, most_events = encoder.training, chunk_events(encoder.width)
     encoder.eval()
     with torch.inference_mode():
-        for chosen in by_length(num_events_B, **chunk_limits(encoder.width)):
+        for chosen in by_length(num_events_B, most_customers=MOST_CUSTOMERS, most_events=most_events):
             rows = {name: values[chosen] for name, values in by_customer.items()}
             batch = batch_of(rows, layout, as_of_B[chosen])
             embedding_BE[chosen] = encoder(batch).embedding_BE.numpy()

@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 LARGEST_HEAD = 4
+LANES = 16
+"""Numbers that a vector operation of the widest processors takes at once."""
 MOST_PAIRS = 1024
 """Pairs of an event that attends and one that is attended to; with more of them torch's own is faster."""
 
@@ -33,9 +36,18 @@ def attention(
         blocked = torch.ones(num_events, num_events, dtype=torch.bool).triu_(1)[None, :, :, None]
     if mask is not None and not mask.all():
         blocked = ~mask.permute(1, 2, 3, 0) if blocked is None else blocked | ~mask.permute(1, 2, 3, 0)
-    by_batch = (part.permute(1, 3, 2, 0).contiguous() for part in (query_BHTK, key_BHUK, value_BHUK))
+    num_customers = len(query_BHTK)
+    by_batch = (_padded(part.permute(1, 3, 2, 0)) for part in (query_BHTK, key_BHUK, value_BHUK))
+    if blocked is not None and blocked.shape[-1] == num_customers:
+        blocked = _padded(blocked)
     mixed_HKTB: Tensor = _SmallHeads.apply(*by_batch, blocked)  # type: ignore[no-untyped-call]
-    return mixed_HKTB.permute(3, 0, 2, 1)
+    return mixed_HKTB[..., :num_customers].permute(3, 0, 2, 1)
+
+
+def _padded(of_batch: Tensor) -> Tensor:
+    """With zeros behind the last customer, so that no vector operation ends within a register."""
+    missing = -of_batch.shape[-1] % LANES
+    return functional.pad(of_batch, (0, missing)) if missing else of_batch.contiguous()
 
 
 class _SmallHeads(torch.autograd.Function):
@@ -51,9 +63,9 @@ class _SmallHeads(torch.autograd.Function):
         weights_HTUB.sub_(weights_HTUB.amax(dim=2, keepdim=True)).exp_()
         total_HTB = weights_HTUB.sum(dim=2)
         mixed = torch.zeros_like(query)
-        for of_mixed, of_value in zip(mixed.unbind(dim=1), value.unbind(dim=1), strict=True):
+        for number in range(query.shape[1]):
             for place, weights_HTB in enumerate(weights_HTUB.unbind(dim=2)):
-                of_mixed.addcmul_(weights_HTB, of_value[:, None, place])
+                mixed[:, number].addcmul_(weights_HTB, value[:, number, None, place])
         mixed.div_(total_HTB[:, None])
         ctx.save_for_backward(query, key, value, weights_HTUB, total_HTB, mixed)
         return mixed
@@ -65,15 +77,12 @@ class _SmallHeads(torch.autograd.Function):
         shares_HTUB = weights_HTUB / total_HTB[:, :, None]
         of_scores_HTUB = _products(of_mixed, value)
         of_scores_HTUB.sub_((of_mixed * mixed).sum(dim=1)[:, :, None]).mul_(shares_HTUB)
-        of_query, of_key, of_value = torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for head in range(query.shape[1]):
-            for place, (shares_HUB, scores_HUB) in enumerate(
-                zip(shares_HTUB.unbind(dim=1), of_scores_HTUB.unbind(dim=1), strict=True)
-            ):
-                of_value[:, head].addcmul_(shares_HUB, of_mixed[:, head, None, place])
-                of_key[:, head].addcmul_(scores_HUB, query[:, head, None, place])
-            for place, scores_HTB in enumerate(of_scores_HTUB.unbind(dim=2)):
-                of_query[:, head].addcmul_(scores_HTB, key[:, head, None, place])
+        of_query, of_key, of_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        products = torch.empty_like(shares_HTUB)
+        for number in range(query.shape[1]):
+            of_value[:, number] = torch.mul(shares_HTUB, of_mixed[:, number, :, None], out=products).sum(dim=1)
+            of_key[:, number] = torch.mul(of_scores_HTUB, query[:, number, :, None], out=products).sum(dim=1)
+            of_query[:, number] = torch.mul(of_scores_HTUB, key[:, number, None], out=products).sum(dim=2)
         return of_query.mul_(ctx.scale), of_key, of_value, None
 
 

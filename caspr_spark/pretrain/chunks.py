@@ -10,6 +10,10 @@ from typing import Self, TypeVar
 
 import torch
 
+MOST_CUSTOMERS = 160
+"""Of a chunk: more would be faster for short histories, and keep more in memory."""
+LEAST_CHUNKS = 2
+"""Of a batch, or a small one would keep one thread busy. The same for any number of threads: so is the training."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -30,7 +30,6 @@ from caspr_spark.config import ModelSection, PretrainSection
 from caspr_spark.errors import CasprError, ConfigError, TemporaryError
 from caspr_spark.manifest import SequenceManifest, read_manifest
 from caspr_spark.model.checkpoint import Checkpoint
-from caspr_spark.model.network import Network
 from caspr_spark.pretrain.job import EpochRecord, Job, LeftOut, TaskJob, finetune_fingerprint, pretrain_fingerprint
 from caspr_spark.pretrain.memory import check_memory
 from caspr_spark.pretrain.ranks import SingleRank
@@ -145,8 +144,7 @@ def _trained(
         _check_launcher(job.pretrain)
         check_sequence_files(job.manifest_folder, manifest)
         if job.task is None:
-            with torch.device("meta"):  # shapes alone
-                check_memory(Network(job.model, manifest.layout, manifest.scaling), job, manifest.layout)
+            check_memory(job, manifest)
         _clean(checkpoints, job.work_folder)
         if labels is not None:
             labels.to_parquet(job.labels_file, index=False)

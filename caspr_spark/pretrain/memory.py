@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import torch
+
 from caspr_spark.errors import ConfigError
-from caspr_spark.manifest import Layout
-from caspr_spark.model.batch import chunk_limits
+from caspr_spark.manifest import Layout, SequenceManifest
+from caspr_spark.model.batch import chunk_events
 from caspr_spark.model.network import Network
+from caspr_spark.pretrain.chunks import MOST_CUSTOMERS
 from caspr_spark.pretrain.job import Job
 
 GIB = 2**30
@@ -15,6 +18,8 @@ NUMBERS_A_LAYER = 24
 """That a layer of the network keeps of an event for the gradient, in its width; measured at 17 to 22."""
 LOGITS = 3
 """Numbers that are kept for each value that is guessed: its logit, its probability and the gradient."""
+SMALL_VOCABULARY = 100_000
+"""Values of all attributes; a network of no more is small enough to be made for its shapes."""
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -22,9 +27,8 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
     """What a worker needs beside Python itself, in parts. An estimate, some of it on the high side."""
     num_weights = sum(parameter.numel() for parameter in network.parameters())
     model, threads = job.model, job.pretrain.threads
-    limits = chunk_limits(model.width)
-    events = max(limits["most_events"], layout.max_events)
-    customers = min(limits["most_customers"], job.pretrain.batch_size)
+    events = max(chunk_events(model.width), layout.max_events)
+    customers = min(MOST_CUSTOMERS, job.pretrain.batch_size)
     num_layers = 1 + model.encoder_layers + (model.decoder_layers if model.objectives.masked else 0)
     attended = events * layout.max_events * model.num_heads * (num_layers if model.width // model.num_heads <= 4 else 1)
     num_values = sum(one.num_ids for one in layout.categorical) + sum(one.num_ids for one in layout.sets)
@@ -42,11 +46,13 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
     }
 
 
-def check_memory(network: Network, job: Job, layout: Layout) -> None:
-    """Raise ConfigError, with the numbers, where the workers on this machine need more than it has left.
-
-    Of `network` only the shapes are looked at: it may be on the device "meta".
-    """
+def check_memory(job: Job, manifest: SequenceManifest) -> None:
+    """Raise ConfigError, with the numbers, where the workers on this machine need more than it has left."""
+    layout = manifest.layout
+    num_ids = sum(one.num_ids for one in layout.categorical) + sum(one.num_ids for one in layout.sets)
+    device = "cpu" if num_ids <= SMALL_VOCABULARY else "meta"  # shapes alone, for 150 MB of torch's modules
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        network = Network(job.model, layout, manifest.scaling)
     parts = needed_bytes(network, job, layout)
     workers = 1 if job.pretrain.launcher == "horovod_spark" else job.pretrain.num_workers  # Spark's are anywhere
     needed, available = workers * sum(parts.values()), available_bytes()

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import SequenceManifest, Split, read_manifest
-from caspr_spark.model.batch import Batch, batch_of, by_length, chunk_limits, even_groups, known_columns
+from caspr_spark.model.batch import Batch, batch_of, by_length, chunk_events, even_groups, known_columns
 from caspr_spark.model.blocks import seeded_dropout
 from caspr_spark.model.checkpoint import save_checkpoint
-from caspr_spark.pretrain.chunks import ChunkThreads
+from caspr_spark.pretrain.chunks import LEAST_CHUNKS, MOST_CUSTOMERS, ChunkThreads
 from caspr_spark.pretrain.contrastive import SHORTEST_SLICE
 from caspr_spark.pretrain.finetune import finetuning
 from caspr_spark.pretrain.goal import Goal, WholeObjective, pretraining
@@ -30,8 +30,6 @@ WARM_SHARE = 0.3
 """Of the steps of schedule one_cycle, over which the learning rate rises."""
 FIRST_RATE, LAST_RATE = 0.04, 4e-6
 """Of the highest learning rate."""
-LEAST_CHUNKS = 2
-"""Of a batch, or a small one would keep one thread busy. The same whatever `pretrain.threads`: so is the training."""
 WHOLE_CHUNK = 32
 """Customers of a chunk where it matters to the loss who goes through the network with whom, or before training."""
 SAVE_SECONDS, SAVE_SHARE = 30.0, 0.05
@@ -341,8 +339,12 @@ class _Trainer:
         if whole or self.objective.compares_customers:
             groups = list(by_length(rows["num_events"], most_customers=WHOLE_CHUNK))
         else:
-            limits = chunk_limits(self.job.model.width)
-            groups = even_groups(rows["num_events"], **limits, least_groups=LEAST_CHUNKS)
+            groups = even_groups(
+                rows["num_events"],
+                most_customers=MOST_CUSTOMERS,
+                most_events=chunk_events(self.job.model.width),
+                least_groups=LEAST_CHUNKS,
+            )
         return [
             batch_of({name: values[chosen] for name, values in rows.items()}, layout, self.as_of_us)
             for chosen in groups

@@ -16,8 +16,8 @@ from pyspark.sql import functions as F
 
 from caspr_spark.evaluate.significance import TABLE_COLUMNS
 from caspr_spark.simulate.purchases import MEAN_LINES, accounts, order_lines
-from jobs.bench import tree_rss_mib
 from jobs.bench_quality import quality_lines
+from jobs.measuring import rss_mib_of_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["events", "sequences", "pretrain", "embed", "publish", "monitor", "evaluate", "report"]
@@ -111,12 +111,12 @@ def test_the_quality_of_the_vectors_is_printed(tmp_path: Path) -> None:
 
 
 def test_memory_of_the_process_tree_has_the_children() -> None:
-    alone = tree_rss_mib(os.getpid())
+    alone = sum(rss_mib_of_tree(os.getpid()))
     hold = "import sys; block = bytearray(b'x') * (64 << 20); print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"held\n"
-        together = tree_rss_mib(os.getpid())
+        together = sum(rss_mib_of_tree(os.getpid()))
         child.communicate()
     assert 60 < together - alone < 160
 
