@@ -63,9 +63,9 @@ class _SmallHeads(torch.autograd.Function):
         weights_HTUB.sub_(weights_HTUB.amax(dim=2, keepdim=True)).exp_()
         total_HTB = weights_HTUB.sum(dim=2)
         mixed = torch.zeros_like(query)
-        for number in range(query.shape[1]):
+        for of_mixed, of_value in zip(mixed.unbind(dim=1), value.unbind(dim=1), strict=True):
             for place, weights_HTB in enumerate(weights_HTUB.unbind(dim=2)):
-                mixed[:, number].addcmul_(weights_HTB, value[:, number, None, place])
+                of_mixed.addcmul_(weights_HTB, of_value[:, None, place])
         mixed.div_(total_HTB[:, None])
         ctx.save_for_backward(query, key, value, weights_HTUB, total_HTB, mixed)
         return mixed
