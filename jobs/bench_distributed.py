@@ -3,10 +3,11 @@
     python -m jobs.bench_distributed --customers 8192 --launcher torchrun --launcher horovod --workers 2 --workers 4
 
 The work is that of `jobs/bench_train.py`: a step of all customers, shared out among the workers. The first line is one
-process on one thread; `efficiency` is the rate for each worker, or for each processor core where there are fewer cores,
-against that line's. With more workers than cores nothing can be won; it is measured to see what it costs.
+process on one thread; `efficiency` is the rate for each processor core that is used, against that line's. With more
+workers than cores nothing can be won; it is measured to see what it costs.
 """
 
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ import typer
 
 from caspr_spark.simulate.random_sequences import random_sequences
 from jobs.bench_train import print_line, started
+
+DEFAULT_WORKERS = (2, 4)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -31,14 +34,16 @@ def bench_distributed(
 ) -> None:
     """Train with each launcher and number of workers and print one JSON line for each."""
     shutil.rmtree(root, ignore_errors=True)
-    random_sequences(root / f"sequences-{events}", num_customers=customers, num_events=events)
+    shared = math.lcm(*(workers or DEFAULT_WORKERS))  # row groups: every number of workers gets as many each
+    random_sequences(root / f"sequences-{events}", num_customers=customers, num_events=events, row_groups=shared)
     about = {"customers": customers, "events": events}
     alone = started({"launcher": "single", "cores": 1, **about}, root)
     print_line("distributed", "single", _with_costs(alone, alone["sequences_per_second"], 1, customers), about)
     for one in launcher or ["torchrun", "horovod"]:
-        for number in workers or [2, 4]:
+        for number in workers or DEFAULT_WORKERS:
             found = started({"launcher": one, "workers": number, "cores": cores, **about}, root)
-            told = _with_costs(found, alone["sequences_per_second"], min(number, cores), customers)
+            used_cores = min(cores, number * max(1, cores // number))
+            told = _with_costs(found, alone["sequences_per_second"], used_cores, customers)
             print_line("distributed", one, told, about | {"cores": cores})
 
 

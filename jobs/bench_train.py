@@ -89,7 +89,7 @@ def bench_train(
     for num_events in events or [15]:
         folder = root / f"sequences-{num_events}"
         shutil.rmtree(folder, ignore_errors=True)
-        random_sequences(folder, num_customers=customers, num_events=num_events)
+        random_sequences(folder, num_customers=customers, num_events=num_events, row_groups=4 * cores)
         for _ in range(rounds):
             about = {"customers": customers, "events": num_events, "cores": cores}
             for one in launcher or ["single", "torchrun"]:

@@ -77,7 +77,8 @@ def averaged(vectors: list[Array]) -> Array:
 def _standardised(vectors_CE: Array) -> tuple[Array, Array, Array]:
     """With the means and deviations; a number that is the same for everybody stays 0."""
     mean_E, deviation_E = vectors_CE.mean(axis=0), vectors_CE.std(axis=0)
-    return (vectors_CE - mean_E) / np.where(deviation_E > 0, deviation_E, 1.0), mean_E, deviation_E
+    varies_E = deviation_E > 1e-12 * (1.0 + np.abs(mean_E))
+    return np.where(varies_E, vectors_CE - mean_E, 0.0) / np.where(varies_E, deviation_E, 1.0), mean_E, deviation_E
 
 
 def _trained(config: Config, cut: datetime, *, left_out: LeftOut | None = None) -> Path:

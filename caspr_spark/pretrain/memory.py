@@ -1,11 +1,13 @@
 """Whether a training fits into the memory that is there, told before it starts."""
 
+import math
 from pathlib import Path
 
 import torch
 
 from caspr_spark.errors import ConfigError
 from caspr_spark.manifest import Layout, SequenceManifest
+from caspr_spark.model import small_heads
 from caspr_spark.model.batch import chunk_events
 from caspr_spark.model.network import Network
 from caspr_spark.pretrain.chunks import MOST_CUSTOMERS
@@ -20,6 +22,8 @@ LOGITS = 3
 """Numbers that are kept for each value that is guessed: its logit, its probability and the gradient."""
 SMALL_VOCABULARY = 100_000
 """Values of all attributes; a network of no more is small enough to be made for its shapes."""
+CONTRASTED = 32
+"""Customers of a chunk that are compared."""
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -28,9 +32,13 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
     num_weights = sum(parameter.numel() for parameter in network.parameters())
     model, threads = job.model, job.pretrain.threads
     events = max(chunk_events(model.width), layout.max_events)
+    if model.objectives.contrastive:  # its chunks are of so many customers, whatever their length
+        events = max(events, CONTRASTED * layout.max_events)
     customers = min(MOST_CUSTOMERS, job.pretrain.batch_size)
     num_layers = 1 + model.encoder_layers + (model.decoder_layers if model.objectives.masked else 0)
-    attended = events * layout.max_events * model.num_heads * (num_layers if model.width // model.num_heads <= 4 else 1)
+    is_small = model.width // model.num_heads <= small_heads.LARGEST_HEAD
+    seen = min(layout.max_events, math.isqrt(small_heads.MOST_PAIRS)) if is_small else layout.max_events
+    attended = events * seen * model.num_heads * (num_layers if is_small else 1)
     num_values = sum(one.num_ids for one in layout.categorical) + sum(one.num_ids for one in layout.sets)
     guessed = 0.0
     if model.objectives.masked:
@@ -47,9 +55,12 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
 
 
 def check_memory(job: Job, manifest: SequenceManifest) -> None:
-    """Raise ConfigError, with the numbers, where the workers on this machine need more than it has left."""
+    """Raise ConfigError, with the numbers, where the workers of a pretraining need more than this machine has left.
+
+    Spark's workers may be on other machines: of them one is counted.
+    """
     layout = manifest.layout
-    num_ids = sum(one.num_ids for one in layout.categorical) + sum(one.num_ids for one in layout.sets)
+    num_ids = sum(_sizes(layout).values())
     device = "cpu" if num_ids <= SMALL_VOCABULARY else "meta"  # shapes alone, for 150 MB of torch's modules
     with torch.random.fork_rng(devices=[]), torch.device(device):
         network = Network(job.model, layout, manifest.scaling)
@@ -59,7 +70,7 @@ def check_memory(job: Job, manifest: SequenceManifest) -> None:
     if available is None or needed <= available:
         return
     listed = "".join(f"\n  - {size / GIB:.1f} GiB a worker: {what}" for what, size in parts.items())
-    sizes = {one.name: one.num_ids for one in layout.categorical} | {one.name: one.num_ids for one in layout.sets}
+    sizes = _sizes(layout)
     most = f" ('{max(sizes, key=lambda name: sizes[name])}' alone has {max(sizes.values()):,})" if sizes else ""
     who = "1 worker" if workers == 1 else f"{workers} workers"
     raise ConfigError(
@@ -69,8 +80,14 @@ def check_memory(job: Job, manifest: SequenceManifest) -> None:
     )
 
 
+def _sizes(layout: Layout) -> dict[str, int]:
+    """Attribute -> its ids."""
+    categorical = {one.name: one.num_ids for one in (*layout.categorical, *layout.profile_categorical)}
+    return categorical | {one.name: one.num_ids for one in layout.sets}
+
+
 def available_bytes() -> int | None:
-    """Memory that this process may still take: what the machine has free, and its container allows; None: not known."""
+    """What the machine has free, and no more than its container may have in all; None: not known."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

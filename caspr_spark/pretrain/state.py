@@ -156,6 +156,8 @@ def load_state(folder: Path) -> TrainingState | None:
             continue
         try:
             return _read(path)
+        except OSError:
+            raise  # the file may be whole, and others may read it
         except Exception as error:  # whatever a damaged file makes safetensors or json raise
             damaged.append(f"{path}: state of an interrupted training, unreadable ({error}); remove it")
     if damaged:

@@ -158,10 +158,27 @@ class _Trainer:
     def resumed(self) -> TrainingState | None:
         """The state that rank 0 left after its last saved step, if this very training was interrupted."""
         state = load_state(self.job.work_folder)
+        self._check_same_state(state)
         if state is not None:
             self.flat.weights_W.data.copy_(state.weights_W)
             state.weights_W = self.flat.weights_W.detach()
         return state
+
+    def _check_same_state(self, state: TrainingState | None) -> None:
+        """Raise CasprError, on all ranks alike, where they found different states: their sums belong not together."""
+        found = torch.zeros(3, dtype=torch.float64)
+        if state is not None:
+            step = state.under_way.step if state.under_way else 0
+            found = torch.tensor([1 + state.num_epochs, step, state.num_steps], dtype=torch.float64)
+        of_rank_0 = found.clone()
+        self.ranks.broadcast_([of_rank_0])
+        differs = torch.tensor([float(not torch.equal(found, of_rank_0))], dtype=torch.float64)
+        self.ranks.sum_(differs)
+        if differs.item():
+            raise CasprError(
+                f"{self.job.stage}: {differs.item():.0f} workers found another saved state than the first in "
+                f"{self.job.work_folder}; start again, or remove that folder to begin anew"
+            )
 
     def save_state(self, state: TrainingState) -> None:
         """The next within an epoch is due after SAVE_SECONDS, or later where saving takes long."""
@@ -183,6 +200,7 @@ class _Trainer:
         for step in range(1, self.num_steps + 1):
             rows = self._next(batches, tally)
             if step <= steps_done:
+                self.beat()
                 continue
             sums_A, counts_A = self._step(self._chunks(rows) if rows else [], epoch, step)
             tally.exchange_seconds += self.exchange_seconds

@@ -20,8 +20,6 @@ from schemas.vocabulary import FIRST_VALUE_ID
 
 AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
 HISTORY_DAYS = 365
-ROW_GROUPS = 4
-"""So many workers can share the customers."""
 
 
 def random_sequences(
@@ -33,6 +31,7 @@ def random_sequences(
     num_numerical: int = 6,
     num_profile_values: Sequence[int] = (5, 20),
     num_profile_numerical: int = 2,
+    row_groups: int = 4,
     seed: int = 1,
 ) -> SequenceManifest:
     """Write one file of training customers, with a categorical attribute for each of `num_values`, and the manifest."""
@@ -66,7 +65,7 @@ def random_sequences(
     path = folder / "part-0.parquet"
     end_us = round(AS_OF.timestamp() * 1_000_000)
     writer: pq.ParquetWriter | None = None
-    size = -(-num_customers // ROW_GROUPS)
+    size = -(-num_customers // row_groups)
     for start in range(0, num_customers, size):
         rows = min(size, num_customers - start)
         ages_us = random.integers(1, HISTORY_DAYS * 86_400_000_000, (rows, num_events))
@@ -84,7 +83,6 @@ def random_sequences(
         writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
         writer.write_table(table, row_group_size=rows)
     assert writer is not None
-    row_groups = -(-num_customers // size)
     writer.close()
     manifest = SequenceManifest(
         as_of=AS_OF,
@@ -97,7 +95,7 @@ def random_sequences(
                 path=path.name,
                 split="training",
                 rows=num_customers,
-                row_groups=row_groups,
+                row_groups=-(-num_customers // size),
                 bytes=path.stat().st_size,
                 sha256=file_sha256(path),
             ),

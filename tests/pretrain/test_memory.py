@@ -43,17 +43,24 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert "0.0 GiB are free here" in said
     assert len(re.findall(r"  - [0-9.]+ GiB a worker: ", said)) == 2
     assert "min_count ('labels' alone has 10)" in said
-    assert not list((tmp_path / "checkpoints").glob("[!.]*/weights.safetensors"))
+    assert not list((tmp_path / "checkpoints").glob("*/weights.safetensors"))
 
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("model", [{}, FUTURE], ids=["masked", "future"])
 def test_a_million_values_are_counted(model: dict[str, object], threads: int) -> None:
-    parts = needed(model_section(**model), num_ids=1_000_000, threads=threads)
+    of_weights, of_chunks = needed(model_section(**model), num_ids=1_000_000, threads=threads).values()
     small = needed(model_section(**model), num_ids=1_000, threads=threads)
 
     assert sum(small.values()) < 2 * GIB
-    assert sum(parts.values()) > 30 * GIB  # an embedding of a million rows of a thousand numbers
+    assert of_weights > 30 * GIB  # an embedding of a million rows of a thousand numbers, nine times
+    assert of_chunks > threads * 3.7 * GIB  # the gradient of it, a thread
+
+
+def test_small_heads_of_long_histories_keep_no_score_of_each_pair() -> None:
+    """Torch's attention, which they take beyond 32 events, keeps none."""
+    how = {"width": 16, "num_heads": 8, "encoder_layers": 6, "decoder_layers": 6}
+    assert sum(needed(model_section(**how), num_ids=1_000, threads=2, max_events=1024).values()) < GIB
 
 
 def test_what_is_free_is_known_and_a_container_may_allow_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,8 +74,8 @@ def test_what_is_free_is_known_and_a_container_may_allow_less(tmp_path: Path, mo
     assert memory.available_bytes() == 2**20
 
 
-def needed(model: ModelSection, *, num_ids: int, threads: int) -> dict[str, int]:
-    layout = layout_of(16)
+def needed(model: ModelSection, *, num_ids: int, threads: int, max_events: int = 16) -> dict[str, int]:
+    layout = layout_of(max_events)
     large = CategoricalAttribute(name=layout.categorical[0].name, num_ids=num_ids)
     layout = layout.model_copy(update={"categorical": (large, *layout.categorical[1:])})
     with torch.device("meta"):
