@@ -109,7 +109,8 @@ def print_line(bench: str, launcher: str, found: dict[str, Any], about: dict[str
 def started(part: dict[str, Any], root: Path) -> dict[str, Any]:
     """What a process of its own finds."""
     command = [sys.executable, "-m", "jobs.bench_train", "--root", str(root), "--part", json.dumps(part)]
-    return dict(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ  # read when torch is loaded, so too late in there
+    return dict(json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout))
 
 
 def _of_peer(command: str, phase: str) -> dict[str, Any]:
@@ -214,5 +215,4 @@ def _rate_of_task(folder: Path, checkpoint: Path, task: int, num_tasks: int) -> 
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(app())

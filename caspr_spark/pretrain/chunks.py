@@ -14,6 +14,8 @@ MOST_CUSTOMERS = 160
 """Of a chunk: more would be faster for short histories, and keep more in memory."""
 LEAST_CHUNKS = 2
 """Of a batch, or a small one would keep one thread busy. The same for any number of threads: so is the training."""
+WHOLE_CHUNK = 32
+"""Customers of a chunk where it matters to the loss who goes through the network with whom, or before training."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -46,7 +46,7 @@ class Contrastive:
     would depend on the weights; in a softmax the hardest negatives weigh most, too.
 
     The negatives are the customers that go through the network together: a worker's, of similar length, at most
-    `trainer.WHOLE_CHUNK`. So this loss, unlike the others', depends on how customers are batched, and two workers do
+    `chunks.WHOLE_CHUNK`. So this loss, unlike the others', depends on how customers are batched, and two workers do
     not train exactly what one does. A vector does not: no slice knows of another before the loss.
     """
 

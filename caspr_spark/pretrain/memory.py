@@ -10,7 +10,7 @@ from caspr_spark.manifest import Layout, SequenceManifest
 from caspr_spark.model import small_heads
 from caspr_spark.model.batch import chunk_events
 from caspr_spark.model.network import Network
-from caspr_spark.pretrain.chunks import MOST_CUSTOMERS
+from caspr_spark.pretrain.chunks import MOST_CUSTOMERS, WHOLE_CHUNK
 from caspr_spark.pretrain.job import Job
 
 GIB = 2**30
@@ -22,8 +22,6 @@ LOGITS = 3
 """Numbers that are kept for each value that is guessed: its logit, its probability and the gradient."""
 SMALL_VOCABULARY = 100_000
 """Values of all attributes; a network of no more is small enough to be made for its shapes."""
-CONTRASTED = 32
-"""Customers of a chunk that are compared."""
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -33,7 +31,7 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
     model, threads = job.model, job.pretrain.threads
     events = max(chunk_events(model.width), layout.max_events)
     if model.objectives.contrastive:  # its chunks are of so many customers, whatever their length
-        events = max(events, CONTRASTED * layout.max_events)
+        events = max(events, WHOLE_CHUNK * layout.max_events)
     customers = min(MOST_CUSTOMERS, job.pretrain.batch_size)
     num_layers = 1 + model.encoder_layers + (model.decoder_layers if model.objectives.masked else 0)
     is_small = model.width // model.num_heads <= small_heads.LARGEST_HEAD

@@ -15,7 +15,7 @@ from caspr_spark.manifest import SequenceManifest, Split, read_manifest
 from caspr_spark.model.batch import Batch, batch_of, by_length, chunk_events, even_groups, known_columns
 from caspr_spark.model.blocks import seeded_dropout
 from caspr_spark.model.checkpoint import save_checkpoint
-from caspr_spark.pretrain.chunks import LEAST_CHUNKS, MOST_CUSTOMERS, ChunkThreads
+from caspr_spark.pretrain.chunks import LEAST_CHUNKS, MOST_CUSTOMERS, WHOLE_CHUNK, ChunkThreads
 from caspr_spark.pretrain.contrastive import SHORTEST_SLICE
 from caspr_spark.pretrain.finetune import finetuning
 from caspr_spark.pretrain.goal import Goal, WholeObjective, pretraining
@@ -30,8 +30,6 @@ WARM_SHARE = 0.3
 """Of the steps of schedule one_cycle, over which the learning rate rises."""
 FIRST_RATE, LAST_RATE = 0.04, 4e-6
 """Of the highest learning rate."""
-WHOLE_CHUNK = 32
-"""Customers of a chunk where it matters to the loss who goes through the network with whom, or before training."""
 SAVE_SECONDS, SAVE_SHARE = 30.0, 0.05
 """Within an epoch the state is saved so often, and takes no larger share of the time."""
 
@@ -165,18 +163,14 @@ class _Trainer:
         return state
 
     def _check_same_state(self, state: TrainingState | None) -> None:
-        """Raise CasprError, on all ranks alike, where they found different states: their sums belong not together."""
+        """Raise CasprError, on all ranks alike, where they found other states: their sums would not belong together."""
         found = torch.zeros(3, dtype=torch.float64)
         if state is not None:
             step = state.under_way.step if state.under_way else 0
             found = torch.tensor([1 + state.num_epochs, step, state.num_steps], dtype=torch.float64)
-        of_rank_0 = found.clone()
-        self.ranks.broadcast_([of_rank_0])
-        differs = torch.tensor([float(not torch.equal(found, of_rank_0))], dtype=torch.float64)
-        self.ranks.sum_(differs)
-        if differs.item():
+        if num_others := self._num_others(found):
             raise CasprError(
-                f"{self.job.stage}: {differs.item():.0f} workers found another saved state than the first in "
+                f"{self.job.stage}: {num_others} workers found another saved state than the first in "
                 f"{self.job.work_folder}; start again, or remove that folder to begin anew"
             )
 
@@ -299,14 +293,18 @@ class _Trainer:
     def check_same_weights(self, best_W: Tensor) -> None:
         """Raise CasprError, on all ranks alike, where one has other weights than rank 0."""
         digest = hashlib.sha256(best_W.numpy().tobytes()).digest()
-        of_rank_0 = torch.tensor(list(digest))
-        self.ranks.broadcast_([of_rank_0])
-        differs = torch.tensor([float(of_rank_0.tolist() != list(digest))], dtype=torch.float64)
-        self.ranks.sum_(differs)
-        if differs.item():
+        if num_others := self._num_others(torch.tensor(list(digest))):
             raise CasprError(
-                f"{self.job.stage}: {differs.item():.0f} workers hold other weights than the first; nothing was written"
+                f"{self.job.stage}: {num_others} workers hold other weights than the first; nothing was written"
             )
+
+    def _num_others(self, own: Tensor) -> int:
+        """How many ranks have something else than rank 0; the same answer on all."""
+        of_rank_0 = own.clone()
+        self.ranks.broadcast_([of_rank_0])
+        differs = torch.tensor([float(not torch.equal(own, of_rank_0))], dtype=torch.float64)
+        self.ranks.sum_(differs)
+        return int(differs.item())
 
     def save(self, state: TrainingState) -> str:
         """Write the checkpoint."""

@@ -46,15 +46,11 @@ def random_sequences(
         ),
         profile_numerical=tuple(f"measure_{number}" for number in range(num_profile_numerical)),
     )
-    sizes = {attribute.name: size for attribute, size in zip(layout.categorical, num_values, strict=True)}
-    sizes |= {
-        attribute.name: size for attribute, size in zip(layout.profile_categorical, num_profile_values, strict=True)
-    }
     count = num_customers * num_events
-    scaling = {
-        name: Scaling(count=count, mean=None, standard_deviation=None, constant_loss=math.log(size))
-        for name, size in sizes.items()
-    }
+    scaling = {}
+    for attribute in (*layout.categorical, *layout.profile_categorical):
+        loss = math.log(attribute.num_ids - FIRST_VALUE_ID)
+        scaling[attribute.name] = Scaling(count=count, mean=None, standard_deviation=None, constant_loss=loss)
     for name in (*layout.numerical, *layout.profile_numerical):
         scaling[name] = Scaling(count=count, mean=0.0, standard_deviation=0.6, constant_loss=1.0)
 
