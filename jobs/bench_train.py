@@ -1,6 +1,7 @@
 """`make bench-train`: sequences a second and memory of pretraining and of scoring, one JSON line each.
 
     python -m jobs.bench_train --customers 8192 --events 15 --peer "python bench_caspr.py --caspr CASPR --phase {phase}"
+    python -m jobs.bench_train --customers 1024 --events 15 --events 128 --events 512 --values 2000 --values 1000000
 
 The work is that of the CASPR paper's setting: 4 categorical attributes (10, 50, 300, 2,000 values) and 6 numerical ones
 an event, a profile of 2 and 2; width 16, feed-forward 32, 6 + 6 layers, 8 heads, masked recovery, all customers in one
@@ -14,6 +15,7 @@ together; `largest_process_mib`: of one of them.
 `--peer` alternates with another program; ratios to it hold where seconds do not.
 """
 
+import itertools
 import json
 import os
 import resource
@@ -40,7 +42,7 @@ from caspr_spark.pretrain.job import EpochRecord
 from caspr_spark.pretrain.launch import pretrain
 from caspr_spark.pretrain.reader import SequenceReader
 from caspr_spark.registry import checkpoint_folder
-from caspr_spark.simulate.random_sequences import AS_OF, random_sequences
+from caspr_spark.simulate.random_sequences import AS_OF, NUM_VALUES, random_sequences
 from jobs.measuring import PeakMemory, machine, versions
 
 MODEL = {
@@ -69,6 +71,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def bench_train(
     customers: Annotated[int, typer.Option(min=64, help="Customers, and of a step.")] = 8192,
     events: Annotated[list[int] | None, typer.Option(help="Events a customer; may be given again.")] = None,
+    values: Annotated[
+        list[int] | None, typer.Option(min=1, help="Values of the largest attribute; may be given again.")
+    ] = None,
     cores: Annotated[int, typer.Option(min=1, help="Processor cores to use.")] = 2,
     launcher: Annotated[list[str] | None, typer.Option(help="single or torchrun; may be given again.")] = None,
     peer: Annotated[
@@ -83,15 +88,20 @@ def bench_train(
         _run_part(json.loads(part), root)
         return
     shutil.rmtree(root, ignore_errors=True)
-    random_sequences(root / f"sequences-{FEED_EVENTS}", num_customers=FEED_CUSTOMERS, num_events=FEED_EVENTS)
-    about = {"customers": FEED_CUSTOMERS, "events": FEED_EVENTS, "cores": 1}
+    about = {"customers": FEED_CUSTOMERS, "events": FEED_EVENTS, "values": NUM_VALUES[-1], "cores": 1}
+    random_sequences(sequences_of(about, root), num_customers=FEED_CUSTOMERS, num_events=FEED_EVENTS)
     print_line("feed", "single", started({"launcher": "feed", **about}, root), about)
-    for num_events in events or [15]:
-        folder = root / f"sequences-{num_events}"
-        shutil.rmtree(folder, ignore_errors=True)
-        random_sequences(folder, num_customers=customers, num_events=num_events, row_groups=4 * cores)
+    for num_events, num_values in itertools.product(events or [15], values or [NUM_VALUES[-1]]):
+        about = {"customers": customers, "events": num_events, "values": num_values, "cores": cores}
+        shutil.rmtree(folder := sequences_of(about, root), ignore_errors=True)
+        random_sequences(
+            folder,
+            num_customers=customers,
+            num_events=num_events,
+            num_values=(*NUM_VALUES[:-1], num_values),
+            row_groups=4 * cores,
+        )
         for _ in range(rounds):
-            about = {"customers": customers, "events": num_events, "cores": cores}
             for one in launcher or ["single", "torchrun"]:
                 print_line("pretrain", one, started({"launcher": one, **about}, root), about)
             if peer:
@@ -99,6 +109,10 @@ def bench_train(
             print_line("encode", "spark", started({"launcher": "spark", **about}, root), about)
             if peer:
                 print_line("encode", "peer", _of_peer(peer, "encode"), about)
+
+
+def sequences_of(about: dict[str, Any], root: Path) -> Path:
+    return root / f"sequences-{about['events']}-{about['values']}"
 
 
 def print_line(bench: str, launcher: str, found: dict[str, Any], about: dict[str, Any]) -> None:
@@ -121,7 +135,7 @@ def _of_peer(command: str, phase: str) -> dict[str, Any]:
 
 def _run_part(part: dict[str, Any], root: Path) -> None:
     memory = PeakMemory()
-    folder, place = root / f"sequences-{part['events']}", root / f"model-{part['launcher']}-{part['events']}"
+    folder, place = sequences_of(part, root), root / f"model-{part['launcher']}"
     shutil.rmtree(place, ignore_errors=True)
     found = {"spark": _encoded, "feed": _fed}.get(part["launcher"], _trained)(part, folder, place)
     own_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # what the samples may have missed

@@ -1,26 +1,10 @@
 """The transformer block of encoder and decoder: pre-norm, residual, with masked padding. No statistic of a batch."""
 
-import contextlib
-import threading
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caspr_spark.model import small_heads
-
-_chance = threading.local()
-
-
-@contextlib.contextmanager
-def seeded_dropout(seed: int) -> Iterator[None]:
-    """What `Dropout` wipes in this thread follows from `seed`, whatever other threads do. Without it, from torch's."""
-    _chance.generator = torch.Generator().manual_seed(seed)
-    try:
-        yield
-    finally:
-        _chance.generator = None
+from caspr_spark.model import chance, small_heads
 
 
 class Dropout(nn.Module):
@@ -38,9 +22,7 @@ class Dropout(nn.Module):
         if not self.training or self.num_wiped == 0:
             return values
         num_values = values.numel()
-        bits = torch.empty(-(-num_values // 4), dtype=torch.int64).random_(
-            -(2**63), None, generator=getattr(_chance, "generator", None)
-        )
+        bits = torch.empty(-(-num_values // 4), dtype=torch.int64).random_(-(2**63), None, generator=chance.of_chunk())
         is_kept = torch.empty(num_values)
         torch.gt(bits.view(torch.int16)[:num_values], self.num_wiped - 2**15 - 1, out=is_kept)
         return values * is_kept.mul_(2**16 / max(1, 2**16 - self.num_wiped)).view_as(values)

@@ -10,6 +10,7 @@ from caspr_spark.manifest import Layout
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.blocks import DecoderBlock
 from caspr_spark.model.encoder import Encoded
+from caspr_spark.model.wide import WideHead, is_wide
 
 
 class Decoder(nn.Module):
@@ -50,12 +51,18 @@ class Heads(nn.Module):
     def __init__(self, width: int, layout: Layout) -> None:
         super().__init__()
         self.numerical = nn.Linear(width, len(layout.numerical)) if layout.numerical else None
-        self.categorical = nn.ModuleList(nn.Linear(width, attribute.num_ids) for attribute in layout.categorical)
-        self.sets = nn.ModuleList(_set_head(width, attribute.num_ids) for attribute in layout.sets)
+        self.categorical = nn.ModuleList(
+            WideHead(width, one.num_ids) if is_wide(one.num_ids) else nn.Linear(width, one.num_ids)
+            for one in layout.categorical
+        )
+        self.sets = nn.ModuleList(_set_head(width, one.num_ids) for one in layout.sets)
 
 
-def _set_head(width: int, num_ids: int) -> nn.Linear:
+def _set_head(width: int, num_ids: int) -> nn.Linear | WideHead:
     """Starts at probability 1 / num_ids: most values are absent, and a half for each would drown all else."""
+    start = -math.log(num_ids)
+    if is_wide(num_ids):
+        return WideHead(width, num_ids, bias=start)
     head = nn.Linear(width, num_ids)
-    nn.init.constant_(head.bias, -math.log(num_ids))
+    nn.init.constant_(head.bias, start)
     return head

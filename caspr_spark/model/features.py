@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import CategoricalAttribute, Layout, Scaling
 from caspr_spark.model.batch import Batch
+from caspr_spark.model.wide import is_wide
 from schemas.vocabulary import FIRST_VALUE_ID, MASKED_ID, PADDING_ID
 
 CLAMP = 5.0
@@ -22,12 +23,14 @@ LARGEST_LOG = 60.0
 LOG_DAYS_SCALE = 3.0
 """log1p(days) / 3 is about 1 for three weeks and 2 for a year."""
 MICROSECONDS_A_DAY = 86_400_000_000.0
+LARGEST_DIMENSION = 64
+"""Of the embedding of a value."""
 NO_TIME = torch.iinfo(torch.int64).min
 
 
 def embedding_dimension(num_ids: int) -> int:
-    """Section 5.1: the square root of the number of values."""
-    return max(2, round(math.sqrt(num_ids)))
+    """Section 5.1: the square root of the number of values; no more than 64, for they would outgrow all else."""
+    return min(max(2, round(math.sqrt(num_ids))), LARGEST_DIMENSION)
 
 
 def signed_log(raw: Tensor) -> Tensor:
@@ -92,7 +95,13 @@ class EventVectors(nn.Module):
         self.scale = Scale(layout.numerical, scaling)
         self.embeddings = nn.ModuleList(_embedding(attribute) for attribute in layout.categorical)
         self.set_embeddings = nn.ModuleList(
-            nn.EmbeddingBag(one.num_ids, embedding_dimension(one.num_ids), mode="sum", padding_idx=PADDING_ID)
+            nn.EmbeddingBag(
+                one.num_ids,
+                embedding_dimension(one.num_ids),
+                mode="sum",
+                padding_idx=PADDING_ID,
+                sparse=is_wide(one.num_ids),
+            )
             for one in layout.sets
         )
         self.num_waves = max(2, math.ceil(math.log2(layout.max_events)))
@@ -161,4 +170,5 @@ def set_slices(sets_BTS: Tensor, layout: Layout) -> tuple[Tensor, ...]:
 
 def _embedding(attribute: CategoricalAttribute) -> nn.Embedding:
     num_ids = max(attribute.num_ids, FIRST_VALUE_ID)  # "unknown" and "masked" exist even where no value has an id
-    return nn.Embedding(num_ids, embedding_dimension(attribute.num_ids), padding_idx=PADDING_ID)
+    dimension = embedding_dimension(attribute.num_ids)
+    return nn.Embedding(num_ids, dimension, padding_idx=PADDING_ID, sparse=is_wide(num_ids))

@@ -12,6 +12,7 @@ from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.decoder import Heads
 from caspr_spark.model.features import Scale, set_slices
+from caspr_spark.model.wide import WideHead
 from caspr_spark.pretrain.objectives import SMALLEST_CONSTANT_LOSS
 from schemas.vocabulary import PADDING_ID
 
@@ -74,12 +75,18 @@ class AttributeLosses:
         losses = []
         ids_MC = batch.categorical_BTC[places]
         for position, head in enumerate(heads.categorical):
-            losses.append(
-                functional.cross_entropy(head(read_MX), ids_MC[:, position], ignore_index=PADDING_ID, reduction="sum")
-            )
+            ids_M = ids_MC[:, position]
+            if isinstance(head, WideHead):
+                losses.append(head.cross_entropy(read_MX, ids_M))
+            else:
+                losses.append(functional.cross_entropy(head(read_MX), ids_M, ignore_index=PADDING_ID, reduction="sum"))
         slices = set_slices(batch.sets_BTS, self.layout)
         for ids_BTS, head in zip(slices, heads.sets, strict=True):
-            losses.append(_set_loss(head(read_MX), ids_BTS[places]))
+            ids_MS = ids_BTS[places]
+            if isinstance(head, WideHead):
+                losses.append(head.binary_cross_entropy(read_MX, ids_MS))
+            else:
+                losses.append(_set_loss(head(read_MX), ids_MS))
         if heads.numerical is not None:
             scaled_MN, is_present_MN = scale(batch.numerical_BTN[places])
             squared_MN = (heads.numerical(read_MX) - scaled_MN).square()

@@ -10,7 +10,7 @@ from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import SequenceManifest
 from caspr_spark.registry import CURVE
 
-TRAINING_VERSION = 5
+TRAINING_VERSION = 6
 """Raise it when a change of the code gives other weights from the same inputs."""
 NO_EFFECT = ("launcher", "threads", "timeout_seconds", "own_heads")
 """Settings that move a weight by rounding at most: a change of them is no reason to train again."""

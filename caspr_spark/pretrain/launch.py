@@ -1,7 +1,8 @@
 """Stage pretrain as two functions, `pretrain` and `finetune`. They start the workers and end them if they hang.
 
-Workers on one host exchange data over the loopback interface. The servers by which they find one another (Horovod's
-and torch's) listen on every interface all the same and ask nobody who they are: train where the network is private.
+Workers on one host find one another and exchange data over files and the loopback interface: no other host can reach
+them. Those of Spark are on many hosts, and Horovod's server on the driver asks nobody who they are: train where the
+network is private.
 """
 
 import contextlib
@@ -32,15 +33,17 @@ from caspr_spark.manifest import SequenceManifest, read_manifest
 from caspr_spark.model.checkpoint import Checkpoint
 from caspr_spark.pretrain.job import EpochRecord, Job, LeftOut, TaskJob, finetune_fingerprint, pretrain_fingerprint
 from caspr_spark.pretrain.memory import check_memory
-from caspr_spark.pretrain.ranks import SingleRank
+from caspr_spark.pretrain.ranks import STORE, SingleRank
 from caspr_spark.pretrain.reader import check_sequence_files
 from caspr_spark.pretrain.trainer import train
-from caspr_spark.pretrain.worker import BEAT_FILE, ERROR_FILES, PROGRESS_FILE, run_worker_of
+from caspr_spark.pretrain.worker import BEAT_FILE, ERROR_FILES, LAUNCHER, PROGRESS_FILE, run_worker_of
 from caspr_spark.registry import TRAINING_LOCK, checkpoint_folder, checkpoints_folder, trained_model
 
 Progress = Callable[[EpochRecord], None]
-WORKER_MODULE = "caspr_spark.pretrain.worker"
+WORKER_MODULE, HOROVODRUN_MODULE = "caspr_spark.pretrain.worker", "caspr_spark.pretrain.horovodrun"
 LOG_FILE, SPEC_FILE = "workers.log", "spec.json"
+RENDEZVOUS_FILE, STORE_FILE = "rendezvous", "store"
+"""Over which torchrun and its workers find one another."""
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30
 """The workers' own watchdogs come first; the launcher's is for workers that did not even start."""
@@ -188,8 +191,9 @@ def _clean(checkpoints: Path, work: Path) -> None:
         if left != work:
             shutil.rmtree(left)
     work.mkdir(exist_ok=True)
-    for stale in [work / PROGRESS_FILE, work / LOG_FILE, *work.glob(ERROR_FILES)]:
-        stale.unlink(missing_ok=True)
+    for name in (PROGRESS_FILE, LOG_FILE, RENDEZVOUS_FILE, STORE_FILE, ERROR_FILES):
+        for stale in work.glob(name):
+            stale.unlink()
 
 
 def _in_process(job: Job, progress: Progress) -> None:
@@ -209,10 +213,13 @@ def _in_processes(job: Job, progress: Progress) -> None:
     loopback = _loopback()
     environment = os.environ | {
         "GLOO_SOCKET_IFNAME": loopback,
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # torchrun's own server, for every interface; ours is a file
+        STORE: str(job.work_folder / STORE_FILE),
+        LAUNCHER: str(os.getpid()),
         "OMP_NUM_THREADS": str(job.pretrain.threads),
         "PYTHONPATH": os.pathsep.join([_import_path(), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
-    command = [*_command(job.pretrain, loopback), str(spec)]
+    command = [*_command(job, loopback), str(spec)]
     with (job.work_folder / LOG_FILE).open("w") as log:
         process = subprocess.Popen(
             command,
@@ -230,15 +237,16 @@ def _in_processes(job: Job, progress: Progress) -> None:
         raise _failure(job, hung or f"exit code {process.returncode}")
 
 
-def _command(pretrain: PretrainSection, loopback: str) -> list[str]:
-    size = str(pretrain.num_workers)
+def _command(job: Job, loopback: str) -> list[str]:
+    size = str(job.pretrain.num_workers)
     worker = ["-m", WORKER_MODULE]
-    if pretrain.launcher == "horovod":
-        start = ["-m", "horovod.runner.launch", "--gloo", "-np", size, "--network-interface", loopback]
-        patience = ["--start-timeout", str(pretrain.timeout_seconds)]
+    if job.pretrain.launcher == "horovod":
+        start = ["-m", HOROVODRUN_MODULE, "--gloo", "-np", size, "--network-interface", loopback]
+        patience = ["--start-timeout", str(job.pretrain.timeout_seconds)]
         return [sys.executable, *start, *patience, sys.executable, *worker]
-    start = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", size]
-    return [sys.executable, *start, *worker]
+    start = ["-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", size, "--local-addr", "127.0.0.1"]
+    meet = ["--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file", "--rdzv-id", job.fingerprint]
+    return [sys.executable, *start, *meet, "--rdzv-endpoint", str(job.work_folder / RENDEZVOUS_FILE), *worker]
 
 
 def _in_spark(job: Job, progress: Progress) -> None:

@@ -10,12 +10,13 @@ from caspr_spark.manifest import Layout, SequenceManifest
 from caspr_spark.model import small_heads
 from caspr_spark.model.batch import chunk_events
 from caspr_spark.model.network import Network
+from caspr_spark.model.wide import NUM_DRAWN, NUM_FREQUENT, is_wide, tables_of
 from caspr_spark.pretrain.chunks import MOST_CUSTOMERS, WHOLE_CHUNK
 from caspr_spark.pretrain.job import Job
 
 GIB = 2**30
-COPIES, COPIES_WHILE_SAVING = 5, 4
-"""Of all weights, four bytes each: they, their gradient, two moments of Adam and the best so far; and what is saved."""
+COPIES = 4
+"""Of all weights, four bytes each: they, two moments of Adam and the best so far. Gradients come on top."""
 NUMBERS_A_LAYER = 24
 """That a layer of the network keeps of an event for the gradient, in its width; measured at 17 to 22."""
 LOGITS = 3
@@ -27,7 +28,11 @@ CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/
 
 def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
     """What a worker needs beside Python itself, in parts. An estimate, some of it on the high side."""
+    tables = tables_of(network)
     num_weights = sum(parameter.numel() for parameter in network.parameters())
+    num_dense = num_weights - sum(table.numel() for table in tables)
+    met = job.pretrain.batch_size * layout.max_events
+    of_rows = sum(min(met, len(table)) * table.shape[1] for table in tables)
     model, threads = job.model, job.pretrain.threads
     events = max(chunk_events(model.width), layout.max_events)
     if model.objectives.contrastive:  # its chunks are of so many customers, whatever their length
@@ -37,7 +42,8 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
     is_small = model.width // model.num_heads <= small_heads.LARGEST_HEAD
     seen = min(layout.max_events, math.isqrt(small_heads.MOST_PAIRS)) if is_small else layout.max_events
     attended = events * seen * model.num_heads * (num_layers if is_small else 1)
-    num_values = sum(one.num_ids for one in layout.categorical) + sum(one.num_ids for one in layout.sets)
+    num_ids = [one.num_ids for one in layout.categorical] + [one.num_ids for one in layout.sets]
+    num_values = sum(NUM_FREQUENT + NUM_DRAWN if is_wide(number) else number for number in num_ids)
     guessed = 0.0
     if model.objectives.masked:
         guessed += events * job.pretrain.mask_share * num_values
@@ -47,8 +53,8 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
         guessed += customers * job.pretrain.as_of_times * sum(network.future.sizes)
     of_chunk = 4 * (events * model.width * NUMBERS_A_LAYER * num_layers + 2 * attended + LOGITS * round(guessed))
     return {
-        "weights, their gradients and moments": 4 * num_weights * (COPIES + COPIES_WHILE_SAVING),
-        f"{threads} chunks of {events:,} events at a time, and their gradients": threads * (of_chunk + 4 * num_weights),
+        "weights, their gradients and moments": 4 * (num_weights * COPIES + num_dense + 2 * of_rows),
+        f"{threads} chunks of {events:,} events at a time, and their gradients": threads * (of_chunk + 4 * num_dense),
     }
 
 

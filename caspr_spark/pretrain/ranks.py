@@ -3,12 +3,16 @@
 Three ways, one interface. Horovod is imported where it is used: it need not be installed.
 """
 
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+STORE = "CASPR_SPARK_STORE"
+"""Environment variable: a file over which the workers of one host find one another."""
 
 
 class Ranks(Protocol):
@@ -66,10 +70,16 @@ class HorovodRanks:
 
 
 class TorchRanks:
-    """Processes that torchrun started, over gloo."""
+    """Processes that torchrun started, over gloo. They find one another over the file of STORE, or over a socket."""
 
     def __init__(self, timeout_seconds: int) -> None:
-        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=timeout_seconds))
+        torch.distributed.init_process_group(
+            "gloo",
+            init_method=f"file://{os.environ[STORE]}" if STORE in os.environ else None,
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+            timeout=timedelta(seconds=timeout_seconds),
+        )
         self.rank = torch.distributed.get_rank()
         self.size = torch.distributed.get_world_size()
 

@@ -1,4 +1,4 @@
-"""Where a training stands: all weights as one tensor, and everything that is needed to go on after a crash.
+"""Where a training stands: everything that is needed to go on after a crash.
 
 Two states are kept, the newest and the one before. Each is written whole, then renamed; a digest over all of it tells
 a damaged one, and then the other is taken.
@@ -7,51 +7,18 @@ a damaged one, and then the other is taken.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from caspr_spark.errors import UnsafeError
 from caspr_spark.pretrain.job import EpochRecord
 
-ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
 STATE_FILE, PREVIOUS_FILE = "state.safetensors", "state-before.safetensors"
-
-
-class FlatWeights:
-    """All W trained weights as one tensor, their gradients as another: one sum over the ranks, one Adam step a group.
-
-    The network's parameters become views of them. `message` is the gradient with `num_extra` numbers behind it that
-    travel with it.
-    """
-
-    def __init__(self, groups: Sequence[Sequence[nn.Parameter]], num_extra: int) -> None:
-        self.parameters = [parameter for group in groups for parameter in group]
-        values_W = torch.cat([parameter.detach().flatten() for parameter in self.parameters])
-        self.message = torch.zeros(len(values_W) + num_extra)
-        self.gradient_W = self.message[: len(values_W)]
-        self.extra = self.message[len(values_W) :]
-        self.weights_W = values_W
-        self.sizes = [sum(parameter.numel() for parameter in group) for group in groups]
-        """Weights of each group."""
-        self.gradients: list[Tensor] = []
-        start = 0
-        for parameter in self.parameters:
-            stop = start + parameter.numel()
-            parameter.data = values_W[start:stop].view_as(parameter)
-            self.gradients.append(self.gradient_W[start:stop].view_as(parameter))
-            start = stop
-
-    def add(self, gradients: Sequence[Tensor | None]) -> None:
-        """Add to the gradient those of each of `parameters`; None where the loss does not depend on it."""
-        pairs = [(total, of) for total, of in zip(self.gradients, gradients, strict=True) if of is not None]
-        torch._foreach_add_([total for total, _ in pairs], [of for _, of in pairs])
 
 
 @dataclass(frozen=True)
@@ -91,32 +58,6 @@ class TrainingState:
         return next((record for record in reversed(self.curve) if record.is_best), None)
 
 
-def adam_step(flat: FlatWeights, state: TrainingState, rates: Sequence[float], *, weight_decay: float) -> None:
-    """One step of AdamW, in place; `rates`: the learning rate of each group.
-
-    It is torch's own kernel. `torch.optim.AdamW` would load the compiler of torch with it, for 150 MB.
-    """
-    step = torch.tensor(float(state.num_steps + 1))
-    parts = (flat.weights_W, flat.gradient_W, state.first_moment_W, state.second_moment_W)
-    by_group = zip(*(torch.split(part_W, flat.sizes) for part_W in parts), rates, strict=True)
-    for weights, gradient, first_moment, second_moment, rate in by_group:
-        torch._fused_adamw_(
-            [weights],
-            [gradient],
-            [first_moment],
-            [second_moment],
-            [],
-            [step],
-            lr=rate,
-            beta1=ADAM_BETAS[0],
-            beta2=ADAM_BETAS[1],
-            weight_decay=weight_decay,
-            eps=ADAM_EPSILON,
-            amsgrad=False,
-            maximize=False,
-        )
-
-
 def save_state(folder: Path, state: TrainingState) -> None:
     """Make `state` the newest in `folder`; what was the newest is kept as the one before."""
     tensors = {
@@ -137,7 +78,6 @@ def save_state(folder: Path, state: TrainingState) -> None:
             "waiting_seconds": under_way.waiting_seconds,
             "exchange_seconds": under_way.exchange_seconds,
         }
-    tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     text = json.dumps(about)
     part = folder / f".{STATE_FILE}.part"
     save_file(tensors, part, {"state": text, "sha256": _digest(tensors, text)})

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import SequenceManifest, Split, read_manifest
+from caspr_spark.model import chance
 from caspr_spark.model.batch import Batch, batch_of, by_length, chunk_events, even_groups, known_columns
-from caspr_spark.model.blocks import seeded_dropout
 from caspr_spark.model.checkpoint import save_checkpoint
+from caspr_spark.model.wide import tables_of
 from caspr_spark.pretrain.chunks import LEAST_CHUNKS, MOST_CUSTOMERS, WHOLE_CHUNK, ChunkThreads
 from caspr_spark.pretrain.contrastive import SHORTEST_SLICE
 from caspr_spark.pretrain.finetune import finetuning
@@ -22,7 +23,8 @@ from caspr_spark.pretrain.goal import Goal, WholeObjective, pretraining
 from caspr_spark.pretrain.job import EpochRecord, Job
 from caspr_spark.pretrain.ranks import Ranks
 from caspr_spark.pretrain.reader import Rows, SequenceReader
-from caspr_spark.pretrain.state import FlatWeights, TrainingState, UnderWay, adam_step, load_state, save_state
+from caspr_spark.pretrain.state import TrainingState, UnderWay, load_state, save_state
+from caspr_spark.pretrain.weights import FlatWeights, adam_step
 
 VALIDATION_EPOCH = 0
 """What is drawn for validation customers is that of this epoch, always: their loss is comparable between epochs."""
@@ -30,6 +32,8 @@ WARM_SHARE = 0.3
 """Of the steps of schedule one_cycle, over which the learning rate rises."""
 FIRST_RATE, LAST_RATE = 0.04, 4e-6
 """Of the highest learning rate."""
+ALL_RANKS = 1_008
+"""In place of a rank, where all of them draw the same."""
 SAVE_SECONDS, SAVE_SHARE = 30.0, 0.05
 """Within an epoch the state is saved so often, and takes no larger share of the time."""
 
@@ -139,7 +143,8 @@ class _Trainer:
             for split in get_args(Split)
         )
         self.objective.fit(self.network, self._all_chunks, ranks)
-        self.flat = FlatWeights([group.weights for group in self.goal.groups], num_extra=self.objective.size)
+        weights = [group.weights for group in self.goal.groups]
+        self.flat = FlatWeights(weights, self.objective.size, tables=tables_of(self.network))
         self.next_save = time.monotonic() + SAVE_SECONDS
         self.exchange_seconds = 0.0
         """Of the last step."""
@@ -201,7 +206,9 @@ class _Trainer:
             if counts_A.any():
                 rate = self._learning_rate(state.num_steps)
                 rates = [group.rate_share * rate for group in self.goal.groups]
-                adam_step(self.flat, state, rates, weight_decay=self.job.pretrain.weight_decay)
+                moments = (state.first_moment_W, state.second_moment_W)
+                decay = self.job.pretrain.weight_decay
+                adam_step(self.flat, moments, rates, num_steps=state.num_steps, weight_decay=decay)
                 state.num_steps += 1
             tally.sums_A += sums_A
             tally.counts_A += counts_A
@@ -230,7 +237,7 @@ class _Trainer:
     def _step(self, chunks: list[Batch], epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """The gradient of all ranks, clipped, and (sums_A, counts_A) over them. No chunks: this rank has no more
         customers."""
-        self.flat.message.zero_()
+        self.flat.clear()
         drawn = [self.objective.draw(chunk, epoch=epoch) for chunk in chunks]
         counts_A = torch.zeros(self.objective.size, dtype=torch.float64)
         for chunk, of_chunk in zip(chunks, drawn, strict=True):
@@ -238,10 +245,11 @@ class _Trainer:
         self.exchange_seconds = 0.0
         self._exchange(counts_A)
         weights_A = self.objective.weights(counts_A).float()
-        dropout_seed = ((self._seed(epoch) * 1_009 + self.ranks.rank) * 1_000_003 + step) * 100_003 % 2**62
+        seeds = [(self._seed(epoch) * 1_009 + of) * 1_000_003 + step for of in (self.ranks.rank, ALL_RANKS)]
+        own_seed, step_seed = (seed * 100_003 % 2**62 for seed in seeds)
 
         def learned(number: int) -> tuple[Tensor, Sequence[Tensor | None]]:
-            with seeded_dropout(dropout_seed + number):
+            with chance.seeded(chunk_seed=own_seed + number, step_seed=step_seed):
                 sums_A = self.objective.sums(self.network, chunks[number], drawn[number])
             if not sums_A.requires_grad:
                 return sums_A, ()
@@ -253,7 +261,8 @@ class _Trainer:
             if gradients:
                 self.flat.add(gradients)
         self._exchange(self.flat.message)
-        norm = self.flat.gradient_W.norm()
+        self.flat.sum_rows(self._exchange)
+        norm = self.flat.norm()
         loss = (weights_A * self.flat.extra).sum()
         if not (torch.isfinite(norm) and torch.isfinite(loss)):
             raise CasprError(
@@ -261,7 +270,7 @@ class _Trainer:
                 f"{norm.item()}; lower {self.job.stage}.learning_rate or look for damaged values in the sequences; no "
                 "checkpoint was written"
             )
-        self.flat.gradient_W.mul_((self.job.pretrain.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
+        self.flat.scale((self.job.pretrain.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
         return self.flat.extra.double(), counts_A
 
     def _exchange(self, tensor: Tensor) -> None:
@@ -276,7 +285,7 @@ class _Trainer:
         batches = self.validation.batches(self.job.pretrain.batch_size, shuffle_seed=None)
 
         def judged(chunk: Batch) -> tuple[Tensor, Tensor]:
-            with torch.inference_mode():
+            with torch.inference_mode(), chance.seeded(chunk_seed=0, step_seed=self._seed(VALIDATION_EPOCH)):
                 drawn = self.objective.draw(chunk, epoch=VALIDATION_EPOCH)
                 return self.objective.sums(self.network, chunk, drawn), self.objective.counts(chunk, drawn)
 
@@ -292,7 +301,7 @@ class _Trainer:
 
     def check_same_weights(self, best_W: Tensor) -> None:
         """Raise CasprError, on all ranks alike, where one has other weights than rank 0."""
-        digest = hashlib.sha256(best_W.numpy().tobytes()).digest()
+        digest = hashlib.sha256(best_W.numpy().data).digest()
         if num_others := self._num_others(torch.tensor(list(digest))):
             raise CasprError(
                 f"{self.job.stage}: {num_others} workers hold other weights than the first; nothing was written"

@@ -7,6 +7,7 @@ import faulthandler
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +23,8 @@ PROGRESS_FILE = "progress.jsonl"
 BEAT_FILE = "beat"
 ERROR_FILES = "error-*.json"
 BEAT_SECONDS = 1.0
+LAUNCHER = "CASPR_SPARK_LAUNCHER"
+"""Environment variable: the process that started the workers of this host, and that they do not outlive."""
 
 
 class Watchdog:
@@ -46,11 +49,29 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
 
 
+def end_with_launcher() -> None:
+    """End this process once that of LAUNCHER is gone: killed, it ends no worker, and the next run has their folder."""
+    launcher = os.environ.get(LAUNCHER)
+    if launcher is None:
+        return
+
+    def watch() -> None:
+        while True:
+            time.sleep(BEAT_SECONDS)
+            try:
+                os.kill(int(launcher), 0)
+            except ProcessLookupError:
+                os._exit(1)
+
+    threading.Thread(target=watch, name="launcher", daemon=True).start()
+
+
 def run_worker(job: Job) -> str | None:
     """Train as one of the ranks. Returns the model version on rank 0, None on the others.
 
     A CasprError is left as error-<rank>.json for the launcher, and raised.
     """
+    end_with_launcher()
     work = job.work_folder
     watchdog = Watchdog(job.pretrain.timeout_seconds, work / BEAT_FILE)
     torch.set_num_threads(job.pretrain.threads)

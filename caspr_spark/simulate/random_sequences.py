@@ -20,6 +20,8 @@ from schemas.vocabulary import FIRST_VALUE_ID
 
 AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
 HISTORY_DAYS = 365
+NUM_VALUES = (10, 50, 300, 2000)
+"""Of the categorical attributes in the setting of the CASPR paper."""
 
 
 def random_sequences(
@@ -27,7 +29,7 @@ def random_sequences(
     *,
     num_customers: int,
     num_events: int,
-    num_values: Sequence[int] = (10, 50, 300, 2000),
+    num_values: Sequence[int] = NUM_VALUES,
     num_numerical: int = 6,
     num_profile_values: Sequence[int] = (5, 20),
     num_profile_numerical: int = 2,

@@ -102,7 +102,7 @@ def planted_scaling(rows: Rows, layout: Layout) -> dict[str, Scaling]:
     scaling |= {name: entropy(rows["profile_categorical"][:, i]) for i, name in enumerate([REGION])}
     scaling |= {name: normal(rows["profile_numerical"][:, i]) for i, name in enumerate([AGE])}
     members = rows["sets"].reshape(B, T, -1)[is_real]
-    shares = [float((members == value).any(axis=1).mean()) for value in range(1, layout.sets[0].num_ids)]
+    shares = [float((members == value).any(axis=1).mean()) for value in np.unique(members[members != 0])]
     bernoulli = sum(-s * math.log(s) - (1 - s) * math.log(1 - s) for s in shares if 0 < s < 1)
     scaling[LABELS] = Scaling(count=len(members), mean=None, standard_deviation=None, constant_loss=bernoulli)
     return scaling
@@ -117,11 +117,17 @@ class FilePlan:
 
 
 def write_planted(
-    folder: Path, plans: list[FilePlan], *, max_events: int = 16, seed: int = 0, rows: Rows | None = None
+    folder: Path,
+    plans: list[FilePlan],
+    *,
+    max_events: int = 16,
+    seed: int = 0,
+    rows: Rows | None = None,
+    layout: Layout | None = None,
 ) -> SequenceManifest:
-    """A folder of sequences: one Parquet file a plan, and the manifest. `rows`: in place of the planted ones."""
+    """A folder of sequences: one Parquet file a plan, and the manifest. `rows`, `layout`: in place of the planted."""
     folder.mkdir(parents=True)
-    layout = layout_of(max_events)
+    layout = layout or layout_of(max_events)
     if rows is None:
         rows = planted_rows(sum(sum(plan.row_groups) for plan in plans), max_events=max_events, seed=seed)
     files, start = [], 0

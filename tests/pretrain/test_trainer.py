@@ -1,8 +1,5 @@
 """The training loop: it learns what was planted, keeps the best, and stops where going on would be wrong."""
 
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caspr_spark.errors import CasprError, UnsafeError
+from caspr_spark.errors import CasprError
 from caspr_spark.manifest import read_manifest
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.checkpoint import load_checkpoint
@@ -23,15 +20,12 @@ from caspr_spark.pretrain.job import EpochRecord, pretrain_fingerprint
 from caspr_spark.pretrain.launch import pretrain
 from caspr_spark.pretrain.masked import MaskedRecovery
 from caspr_spark.pretrain.reader import Rows, SequenceReader
-from caspr_spark.pretrain.state import PREVIOUS_FILE, STATE_FILE, FlatWeights, TrainingState, adam_step, load_state
-from caspr_spark.pretrain.trainer import _Trainer
+from caspr_spark.pretrain.weights import FlatWeights, adam_step
 from caspr_spark.registry import kept_models
 from tests.pretrain.planted import (
     AS_OF_US,
-    CONTRASTIVE,
     DAY_US,
     FUTURE,
-    NEXT_EVENT,
     FilePlan,
     model_section,
     planted_rows,
@@ -40,6 +34,7 @@ from tests.pretrain.planted import (
 )
 
 PLANS = [FilePlan("training", (300, 200, 100)), FilePlan("validation", (150,))]
+DROPOUTS = {"dropout": 0.1, "event_dropout": 0.2, "values_dropout": 0.2}
 
 
 @pytest.fixture
@@ -122,38 +117,15 @@ def test_decayed_pooling_has_the_datas_units_whatever_the_objective(
     np.testing.assert_allclose(found["encoder.decayed.mean_absolute_N"].numpy(), expected, rtol=1e-5)
 
 
-def test_a_step_is_that_of_torchs_adamw_with_a_rate_a_group() -> None:
-    torch.manual_seed(1)
-    ours = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(5))]
-    theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in ours]
-    flat = FlatWeights([[ours[0]], [ours[1]]], num_extra=2)
-    zeros_W = torch.zeros(17)
-    state = TrainingState(flat.weights_W, zeros_W, zeros_W.clone(), zeros_W)
-    optimizer = torch.optim.AdamW(
-        [{"params": [theirs[0]], "lr": 0.01}, {"params": [theirs[1]], "lr": 0.002}], weight_decay=0.1
-    )
-    for _ in range(5):
-        gradients = [torch.randn_like(parameter) for parameter in theirs]
-        flat.message.zero_()
-        flat.add(gradients)
-        adam_step(flat, state, [0.01, 0.002], weight_decay=0.1)
-        state.num_steps += 1
-        for parameter, gradient in zip(theirs, gradients, strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-
-    torch.testing.assert_close(ours, theirs)
-
-
 def test_one_cycle_is_that_of_torch(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three steps an epoch; torch counts its last step as the end of the cycle, we the step after it."""
     from caspr_spark.pretrain import trainer
 
     used: list[float] = []
 
-    def spied(flat: FlatWeights, state: TrainingState, rates: list[float], *, weight_decay: float) -> None:
+    def spied(flat: FlatWeights, moments: tuple[Tensor, Tensor], rates: list[float], **how: Any) -> None:
         used.extend(rates)
-        adam_step(flat, state, rates, weight_decay=weight_decay)
+        adam_step(flat, moments, rates, **how)
 
     monkeypatch.setattr(trainer, "adam_step", spied)
     trained(folder, tmp_path, batch_size=200, schedule="one_cycle", max_epochs=10, patience=10, learning_rate=0.01)
@@ -266,106 +238,6 @@ def test_f75_rows_that_the_feeder_loses_or_repeats_fail_the_run(
     with pytest.raises(CasprError, match=rf"{split}: expected \d+ customers an epoch, the reader gave \d+"):
         trained(folder, tmp_path)
     assert not kept_models(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "model", [{}, FUTURE, CONTRASTIVE, NEXT_EVENT], ids=["masked", "future", "contrastive", "next_event"]
-)
-@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
-def test_f15_a_training_that_was_killed_goes_on_where_it_was_and_ends_the_same(
-    folder: Path, tmp_path: Path, model: dict[str, Any], schedule: str
-) -> None:
-    model = model | {"dropout": 0.1, "event_dropout": 0.2, "values_dropout": 0.2}
-    settings = {"max_epochs": 4, "patience": 4, "schedule": schedule, "weight_decay": 0.01}
-    whole = trained(folder, tmp_path / "whole", model=model, **settings)
-
-    def dies(record: EpochRecord) -> None:
-        if record.epoch == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(
-            folder,
-            model=model_section(**model),
-            pretrain=pretrain_section(**settings),
-            seed=3,
-            root=tmp_path / "cut",
-            progress=dies,
-        )
-    rest = trained(folder, tmp_path / "cut", model=model, **settings)
-
-    assert [record.epoch for record in rest] == [3, 4]
-    assert [record.training_loss for record in rest] == [record.training_loss for record in whole[2:]]
-    assert current(tmp_path / "cut").name == current(tmp_path / "whole").name
-    assert [path.name for path in (tmp_path / "cut" / "checkpoints").glob(".training*")] == []
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from caspr_spark.pretrain import trainer
-from tests.pretrain.test_trainer import DROPOUTS, trained
-
-trainer.SAVE_SECONDS, trainer.SAVE_SHARE = 0, 1e9
-step, steps = trainer._Trainer._step, []
-
-def dies(self, *args):
-    steps.append(None)
-    if len(steps) == int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, *args)
-
-trainer._Trainer._step = dies
-trained(Path(sys.argv[1]), Path(sys.argv[2]), model=DROPOUTS)
-"""
-DROPOUTS = {"dropout": 0.1, "event_dropout": 0.2, "values_dropout": 0.2}
-
-
-def killed_at(step: int, folder: Path, root: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(folder), str(root), str(step)]
-    ended = subprocess.run(command, cwd=Path(__file__).parents[2], timeout=120, check=False)
-    assert ended.returncode == -signal.SIGKILL
-
-
-@pytest.mark.parametrize("step", [1, 4, 10, 17])
-def test_f15_killed_at_any_step_it_goes_on_within_the_epoch_and_ends_the_same(
-    folder: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An epoch has ten steps here; the states are written after each."""
-    whole = trained(folder, tmp_path / "whole", model=DROPOUTS)
-    killed_at(step, folder, tmp_path / "cut")
-    took_step, steps = _Trainer._step, list[int]()
-
-    def counted(trainer: _Trainer, chunks: list[Batch], epoch: int, of_epoch: int) -> tuple[Tensor, Tensor]:
-        steps.append(of_epoch)
-        return took_step(trainer, chunks, epoch, of_epoch)
-
-    monkeypatch.setattr(_Trainer, "_step", counted)
-    rest = trained(folder, tmp_path / "cut", model=DROPOUTS)
-
-    assert len(steps) == 20 - (step - 1)
-    assert [record.training_loss for record in rest] == [record.training_loss for record in whole[-len(rest) :]]
-    assert {record.rows for record in rest} == {600}
-    assert current(tmp_path / "cut").name == current(tmp_path / "whole").name
-
-
-def test_f15_of_a_damaged_state_the_one_before_is_taken_and_two_damaged_stop_it(folder: Path, tmp_path: Path) -> None:
-    trained(folder, tmp_path / "whole", model=DROPOUTS)
-    killed_at(6, folder, tmp_path / "cut")
-    (work,) = (tmp_path / "cut" / "checkpoints").glob(".training-*")
-    state = (work / STATE_FILE).read_bytes()
-    (work / STATE_FILE).write_bytes(state[:-9] + bytes(9))
-
-    assert load_state(work).under_way.step == 4  # type: ignore[union-attr]
-    trained(folder, tmp_path / "cut", model=DROPOUTS)
-    assert current(tmp_path / "cut").name == current(tmp_path / "whole").name
-
-    killed_at(3, folder, tmp_path / "again")
-    (work,) = (tmp_path / "again" / "checkpoints").glob(".training-*")
-    for name in (STATE_FILE, PREVIOUS_FILE):
-        (work / name).write_bytes(state[:100])
-    with pytest.raises(UnsafeError, match=f"{STATE_FILE}.*unreadable.*remove it\n.*{PREVIOUS_FILE}"):
-        trained(folder, tmp_path / "again", model=DROPOUTS)
 
 
 @pytest.mark.parametrize("model", [{}, FUTURE], ids=["masked", "future"])
