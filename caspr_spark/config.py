@@ -390,8 +390,8 @@ class HeadsSection(Section):
 class PretrainSection(Section):
     """Stage pretrain: how the objectives are trained."""
 
-    launcher: Literal["single", "horovod", "horovod_spark", "torchrun"]
-    """single: one process; horovod: horovodrun; horovod_spark: inside the Spark job; torchrun: torch DDP."""
+    launcher: Literal["single", "horovod", "horovod_spark", "torchrun", "torch_spark"]
+    """single: one process; horovod: horovodrun; torchrun: torch.distributed; ..._spark: these inside the Spark job."""
     num_workers: Positive
     """Processes that train together; 1 for launcher single."""
     threads: Positive

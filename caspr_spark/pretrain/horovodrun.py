@@ -1,6 +1,6 @@
 """horovodrun for the workers of one host: its rendezvous server, which asks nobody who they are, is on loopback alone.
 
-    python -m caspr_spark.pretrain.horovodrun --gloo -np 2 --network-interface lo python -m ...
+python -m caspr_spark.pretrain.horovodrun --gloo -np 2 --network-interface lo python -m ...
 """
 
 from http.server import HTTPServer

@@ -1,7 +1,7 @@
 """Stage pretrain as two functions, `pretrain` and `finetune`. They start the workers and end them if they hang.
 
 Workers on one host find one another and exchange data over files and the loopback interface: no other host can reach
-them. Those of Spark are on many hosts, and Horovod's server on the driver asks nobody who they are: train where the
+them. Those of Spark are on many hosts, and the servers over which they meet ask nobody who they are: train where the
 network is private.
 """
 
@@ -44,6 +44,7 @@ WORKER_MODULE, HOROVODRUN_MODULE = "caspr_spark.pretrain.worker", "caspr_spark.p
 LOG_FILE, SPEC_FILE = "workers.log", "spec.json"
 RENDEZVOUS_FILE, STORE_FILE = "rendezvous", "store"
 """Over which torchrun and its workers find one another."""
+IN_SPARK = ("horovod_spark", "torch_spark")
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30
 """The workers' own watchdogs come first; the launcher's is for workers that did not even start."""
@@ -154,7 +155,7 @@ def _trained(
         tell = progress or (lambda record: None)
         if job.pretrain.launcher == "single":
             _in_process(job, tell)
-        elif job.pretrain.launcher == "horovod_spark":
+        elif job.pretrain.launcher in IN_SPARK:
             _in_spark(job, tell)
         else:
             _in_processes(job, tell)
@@ -250,14 +251,12 @@ def _command(job: Job, loopback: str) -> list[str]:
 
 
 def _in_spark(job: Job, progress: Progress) -> None:
-    """horovod.spark: the workers are tasks of the Spark job that is running here."""
+    """horovod.spark or TorchDistributor: the workers are tasks of the Spark job that is running here."""
     pyspark = sys.modules.get("pyspark")  # who has a session has imported it; this package does not
     context = pyspark and pyspark.SparkContext._active_spark_context
     if context is None:
-        raise ConfigError("pretrain.launcher: 'horovod_spark' needs a running Spark session, found none")
-    import horovod.spark
-
-    is_local = context.master.startswith("local[")
+        raise ConfigError(f"pretrain.launcher: '{job.pretrain.launcher}' needs a running Spark session, found none")
+    run = _by_horovod if job.pretrain.launcher == "horovod_spark" else _by_torch
     is_done, hangs = threading.Event(), list[str]()
 
     def watch() -> None:
@@ -268,23 +267,37 @@ def _in_spark(job: Job, progress: Progress) -> None:
     watcher = threading.Thread(target=watch, name="pretrain progress", daemon=True)
     watcher.start()
     try:
-        with (job.work_folder / LOG_FILE).open("w") as log:
-            horovod.spark.run(  # it handles signals, so it must have the main thread
-                run_worker_of,
-                args=(job.model_dump_json(),),
-                num_proc=job.pretrain.num_workers,
-                start_timeout=job.pretrain.timeout_seconds,
-                use_gloo=True,
-                stdout=log,
-                stderr=log,
-                verbose=0,
-                nics={_loopback()} if is_local else None,
-            )
-    except Exception as error:  # horovod raises Exception itself
+        run(job, is_local=context.master.startswith("local["))
+    except Exception as error:  # both raise what their workers and Spark raise, and Exception itself
         raise _failure(job, hangs[0] if hangs else str(error)) from error
     finally:
         is_done.set()
         watcher.join()
+
+
+def _by_horovod(job: Job, *, is_local: bool) -> None:
+    import horovod.spark
+
+    with (job.work_folder / LOG_FILE).open("w") as log:
+        horovod.spark.run(  # it handles signals, so it must have the main thread
+            run_worker_of,
+            args=(job.model_dump_json(),),
+            num_proc=job.pretrain.num_workers,
+            start_timeout=job.pretrain.timeout_seconds,
+            use_gloo=True,
+            stdout=log,
+            stderr=log,
+            verbose=0,
+            nics={_loopback()} if is_local else None,
+        )
+
+
+def _by_torch(job: Job, *, is_local: bool) -> None:
+    """Each task starts torchrun for one worker; this package must be installed where it runs."""
+    from pyspark.ml.torch.distributor import TorchDistributor
+
+    distributor = TorchDistributor(num_processes=job.pretrain.num_workers, local_mode=False, use_gpu=False)
+    distributor.run(run_worker_of, job.model_dump_json())
 
 
 def _watch(is_running: Callable[[], bool], job: Job, progress: Progress) -> str:

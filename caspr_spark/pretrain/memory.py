@@ -69,7 +69,7 @@ def check_memory(job: Job, manifest: SequenceManifest) -> None:
     with torch.random.fork_rng(devices=[]), torch.device(device):
         network = Network(job.model, layout, manifest.scaling)
     parts = needed_bytes(network, job, layout)
-    workers = 1 if job.pretrain.launcher == "horovod_spark" else job.pretrain.num_workers  # Spark's are anywhere
+    workers = 1 if job.pretrain.launcher.endswith("_spark") else job.pretrain.num_workers  # Spark's are anywhere
     needed, available = workers * sum(parts.values()), available_bytes()
     if available is None or needed <= available:
         return

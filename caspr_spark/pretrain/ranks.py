@@ -98,6 +98,6 @@ def open_ranks(launcher: str, timeout_seconds: int) -> Ranks:
     """The ranks of a worker that `launcher` started."""
     if launcher in ("horovod", "horovod_spark"):
         return HorovodRanks()
-    if launcher == "torchrun":
+    if launcher in ("torchrun", "torch_spark"):
         return TorchRanks(timeout_seconds)
     return SingleRank()

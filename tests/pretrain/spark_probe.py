@@ -1,4 +1,4 @@
-"""A Spark job that pretrains by horovod_spark; prints the model version and the training loss of each epoch."""
+"""A Spark job whose tasks pretrain; prints the model version and the training loss of each epoch."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ if __name__ == "__main__":
     version = pretrain(
         Path(job["folder"]),
         model=model_section(),
-        pretrain=pretrain_section(launcher="horovod_spark", num_workers=2, **job["changes"]),
+        pretrain=pretrain_section(launcher=job["launcher"], num_workers=2, **job["changes"]),
         seed=3,
         root=Path(job["root"]),
         progress=records.append,

@@ -206,9 +206,12 @@ def test_two_trainings_of_one_root_do_not_mix(sequences: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("alone", MODELS[:1], ids=NAMES[:1], indirect=True)
-def test_horovod_on_spark_trains_what_one_process_trains(sequences: Path, alone: Alone, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["horovod_spark", "torch_spark"])
+def test_workers_in_spark_train_what_one_process_trains(
+    launcher: str, sequences: Path, alone: Alone, tmp_path: Path
+) -> None:
     """In a process of its own: it must not end the Spark session that other tests share."""
-    job = {"folder": str(sequences), "root": str(tmp_path), "changes": ONE_BATCH}
+    job = {"launcher": launcher, "folder": str(sequences), "root": str(tmp_path), "changes": ONE_BATCH}
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
     command = [sys.executable, "-m", "tests.pretrain.spark_probe", json.dumps(job)]
 
