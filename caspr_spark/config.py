@@ -417,6 +417,8 @@ class PretrainSection(Section):
     """Epochs without a better validation loss after which training stops."""
     timeout_seconds: Positive
     """A worker that waits longer than this for the others ends the job."""
+    tensorboard: str | None
+    """Folder below which each training writes TensorBoard's events; null: none."""
     own_heads: HeadsSection
 
 

@@ -35,6 +35,7 @@ from caspr_spark.pretrain.job import EpochRecord, Job, LeftOut, TaskJob, finetun
 from caspr_spark.pretrain.memory import check_memory
 from caspr_spark.pretrain.ranks import STORE, SingleRank
 from caspr_spark.pretrain.reader import check_sequence_files
+from caspr_spark.pretrain.tensorboard import tensorboard_events
 from caspr_spark.pretrain.trainer import train
 from caspr_spark.pretrain.worker import BEAT_FILE, ERROR_FILES, LAUNCHER, PROGRESS_FILE, run_worker_of
 from caspr_spark.registry import TRAINING_LOCK, checkpoint_folder, checkpoints_folder, trained_model
@@ -44,7 +45,6 @@ WORKER_MODULE, HOROVODRUN_MODULE = "caspr_spark.pretrain.worker", "caspr_spark.p
 LOG_FILE, SPEC_FILE = "workers.log", "spec.json"
 RENDEZVOUS_FILE, STORE_FILE = "rendezvous", "store"
 """Over which torchrun and its workers find one another."""
-IN_SPARK = ("horovod_spark", "torch_spark")
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30
 """The workers' own watchdogs come first; the launcher's is for workers that did not even start."""
@@ -152,13 +152,11 @@ def _trained(
         _clean(checkpoints, job.work_folder)
         if labels is not None:
             labels.to_parquet(job.labels_file, index=False)
-        tell = progress or (lambda record: None)
-        if job.pretrain.launcher == "single":
-            _in_process(job, tell)
-        elif job.pretrain.launcher in IN_SPARK:
-            _in_spark(job, tell)
-        else:
-            _in_processes(job, tell)
+        run = {"single": _in_process, "horovod": _in_processes, "torchrun": _in_processes}.get(
+            job.pretrain.launcher, _in_spark
+        )
+        with _told(job, progress) as tell:
+            run(job, tell)
         version = trained_model(job.root, job.fingerprint)
         assert version is not None  # the worker of rank 0 has just written it
         shutil.rmtree(job.work_folder)
@@ -195,6 +193,22 @@ def _clean(checkpoints: Path, work: Path) -> None:
     for name in (PROGRESS_FILE, LOG_FILE, RENDEZVOUS_FILE, STORE_FILE, ERROR_FILES):
         for stale in work.glob(name):
             stale.unlink()
+
+
+@contextlib.contextmanager
+def _told(job: Job, progress: Progress | None) -> Iterator[Progress]:
+    """What is called with each epoch: `progress`, and TensorBoard's events where the job asks for them."""
+    told = [progress] if progress else []
+    with contextlib.ExitStack() as stack:
+        if job.pretrain.tensorboard is not None:
+            folder = Path(job.pretrain.tensorboard) / job.fingerprint
+            told.append(stack.enter_context(tensorboard_events(folder)))
+
+        def tell(record: EpochRecord) -> None:
+            for one in told:
+                one(record)
+
+        yield tell
 
 
 def _in_process(job: Job, progress: Progress) -> None:
