@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from caspr_spark.simulate.random_sequences import NUM_VALUES, random_sequences
-from jobs.bench_train import print_line, sequences_of, started
+from jobs.bench_train import Recipe, print_line, sequences_of, started
 
 DEFAULT_WORKERS = (2, 4)
 
@@ -35,7 +35,7 @@ def bench_distributed(
     """Train with each launcher and number of workers and print one JSON line for each."""
     shutil.rmtree(root, ignore_errors=True)
     shared = math.lcm(*(workers or DEFAULT_WORKERS))  # row groups: every number of workers gets as many each
-    about = {"customers": customers, "events": events, "values": NUM_VALUES[-1]}
+    about = {"recipe": Recipe.paper, "customers": customers, "events": events, "values": NUM_VALUES[-1]}
     random_sequences(sequences_of(about, root), num_customers=customers, num_events=events, row_groups=shared)
     alone = started({"launcher": "single", "cores": 1, **about}, root)
     print_line("distributed", "single", _with_costs(alone, alone["sequences_per_second"], 1, customers), about)

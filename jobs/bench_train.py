@@ -2,14 +2,16 @@
 
     python -m jobs.bench_train --customers 8192 --events 15 --peer "python bench_caspr.py --caspr CASPR --phase {phase}"
     python -m jobs.bench_train --customers 1024 --events 15 --events 128 --events 512 --values 2000 --values 1000000
+    python -m jobs.bench_train --customers 1024 --events 256 --recipe default
 
 The work is that of the CASPR paper's setting: 4 categorical attributes (10, 50, 300, 2,000 values) and 6 numerical ones
 an event, a profile of 2 and 2; width 16, feed-forward 32, 6 + 6 layers, 8 heads, masked recovery, all customers in one
-step. Values are drawn at random (caspr_spark/simulate/random_sequences.py): nothing is to be learned, all is to be
-computed.
+step; or, with `--recipe default`, that of conf/base.yaml. Values are drawn at random
+(caspr_spark/simulate/random_sequences.py): nothing is to be learned, all is to be computed.
 
-Each line is of processes of its own. `pretrain`: the fastest epoch but the first, reading included. `encode`: as tasks
-of Spark score, a process of one thread each. `feed`: the reader alone, on one thread, 64 events and 10 attributes a
+Each line is of processes of its own. `pretrain`: the fastest epoch but the first, reading included. `encode`, `tasks`:
+the bare encoder, as tasks of Spark score, a process of one thread each; `spark`: stage embed itself, Parquet to
+vectors, of the same customers many times over. `feed`: the reader alone, on one thread, 64 events and 10 attributes a
 customer, beside a plain read of the same file by Arrow. `peak_rss_mib`: the largest resident set of all these processes
 together; `largest_process_mib`: of one of them.
 `--peer` alternates with another program; ratios to it hold where seconds do not.
@@ -17,6 +19,7 @@ together; `largest_process_mib`: of one of them.
 
 import itertools
 import json
+import math
 import os
 import resource
 import shlex
@@ -25,6 +28,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from enum import StrEnum
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,8 +65,16 @@ MODEL = {
 PRETRAIN = {"mask_share": 0.3, "learning_rate": 0.001, "schedule": "constant", "weight_decay": 0.0}
 CONF = Path(conf.__file__).parent
 FEED_CUSTOMERS, FEED_EVENTS, FEED_BATCH = 20_000, 64, 256
+SPARK_SECONDS = 8
+"""That a job of Spark takes at least; of a shorter one, what a job costs in itself would be what is measured."""
 REPEATS = 3
 """Of a measurement, the first to warm up not counted."""
+
+
+class Recipe(StrEnum):
+    paper = "paper"
+    default = "default"
+
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -74,6 +86,7 @@ def bench_train(
     values: Annotated[
         list[int] | None, typer.Option(min=1, help="Values of the largest attribute; may be given again.")
     ] = None,
+    recipe: Annotated[Recipe, typer.Option(help="The network, and how it is trained.")] = Recipe.paper,
     cores: Annotated[int, typer.Option(min=1, help="Processor cores to use.")] = 2,
     launcher: Annotated[list[str] | None, typer.Option(help="single or torchrun; may be given again.")] = None,
     peer: Annotated[
@@ -88,11 +101,11 @@ def bench_train(
         _run_part(json.loads(part), root)
         return
     shutil.rmtree(root, ignore_errors=True)
-    about = {"customers": FEED_CUSTOMERS, "events": FEED_EVENTS, "values": NUM_VALUES[-1], "cores": 1}
+    about: dict[str, Any] = {"customers": FEED_CUSTOMERS, "events": FEED_EVENTS, "values": NUM_VALUES[-1], "cores": 1}
     random_sequences(sequences_of(about, root), num_customers=FEED_CUSTOMERS, num_events=FEED_EVENTS)
     print_line("feed", "single", started({"launcher": "feed", **about}, root), about)
     for num_events, num_values in itertools.product(events or [15], values or [NUM_VALUES[-1]]):
-        about = {"customers": customers, "events": num_events, "values": num_values, "cores": cores}
+        about = {"recipe": recipe, "customers": customers, "events": num_events, "values": num_values, "cores": cores}
         shutil.rmtree(folder := sequences_of(about, root), ignore_errors=True)
         random_sequences(
             folder,
@@ -106,7 +119,8 @@ def bench_train(
                 print_line("pretrain", one, started({"launcher": one, **about}, root), about)
             if peer:
                 print_line("pretrain", "peer", _of_peer(peer, "train"), about)
-            print_line("encode", "spark", started({"launcher": "spark", **about}, root), about)
+            for one in ("tasks", "spark"):
+                print_line("encode", one, started({"launcher": one, **about}, root), about)
             if peer:
                 print_line("encode", "peer", _of_peer(peer, "encode"), about)
 
@@ -137,7 +151,8 @@ def _run_part(part: dict[str, Any], root: Path) -> None:
     memory = PeakMemory()
     folder, place = sequences_of(part, root), root / f"model-{part['launcher']}"
     shutil.rmtree(place, ignore_errors=True)
-    found = {"spark": _encoded, "feed": _fed}.get(part["launcher"], _trained)(part, folder, place)
+    run = {"tasks": _encoded, "spark": _embedded, "feed": _fed}.get(part["launcher"], _trained)
+    found = run(part, folder, place)
     own_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # what the samples may have missed
     found["peak_rss_mib"] = round(max(memory.mib(), own_mib))
     found["largest_process_mib"] = round(max(memory.largest_process_mib(), own_mib))
@@ -149,9 +164,16 @@ def _sections(part: dict[str, Any], *, max_epochs: int) -> tuple[ModelSection, P
     config: Config = load_config([CONF / "complete_journey.yaml"])
     ranks = 1 if part["launcher"] == "single" else part.get("workers", part["cores"])
     how = {"launcher": part["launcher"], "num_workers": ranks, "threads": max(1, part["cores"] // ranks)}
-    steps = {"max_epochs": max_epochs, "patience": max_epochs, "batch_size": -(-part["customers"] // ranks)}
-    model = ModelSection.model_validate(config.model.model_dump() | MODEL)
-    return model, PretrainSection.model_validate(config.pretrain.model_dump() | PRETRAIN | how | steps)
+    how |= {"max_epochs": max_epochs, "patience": max_epochs}
+    model: dict[str, Any]
+    if part["recipe"] == Recipe.default:
+        model, how = {"amounts": None}, how | {"batch_size": -(-config.pretrain.batch_size // ranks)}
+    else:
+        model, how = MODEL, PRETRAIN | how | {"batch_size": -(-part["customers"] // ranks)}
+    return (
+        ModelSection.model_validate(config.model.model_dump() | model),
+        PretrainSection.model_validate(config.pretrain.model_dump() | how),
+    )
 
 
 def _trained(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]:
@@ -169,15 +191,53 @@ def _trained(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]:
     }
 
 
-def _encoded(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]:
+def _model(part: dict[str, Any], folder: Path, place: Path) -> Path:
+    """A checkpoint to score with."""
     model, how = _sections(part | {"launcher": "single"}, max_epochs=1)
-    version = pretrain(folder, model=model, pretrain=how, seed=1, root=place, progress=None)
+    return checkpoint_folder(place, pretrain(folder, model=model, pretrain=how, seed=1, root=place, progress=None))
+
+
+def _encoded(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]:
+    checkpoint = _model(part, folder, place)
     with ProcessPoolExecutor(part["cores"], mp_context=get_context("spawn")) as pool:
-        tasks = [
-            pool.submit(_rate_of_task, folder, checkpoint_folder(place, version), task, part["cores"])
-            for task in range(part["cores"])
-        ]
+        tasks = [pool.submit(_rate_of_task, folder, checkpoint, task, part["cores"]) for task in range(part["cores"])]
         rate = sum(task.result() for task in tasks)
+    return {
+        "ranks": part["cores"],
+        "sequences_per_second": round(rate, 1),
+        "events_per_second": round(rate * part["events"]),
+    }
+
+
+def _embedded(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]:
+    from caspr_spark.embed.score import scored_customers  # here: pyspark takes memory that a training has no use for
+    from caspr_spark.session import spark_session
+
+    checkpoint, manifest = _model(part, folder, place).resolve(), read_manifest(folder)
+    config = load_config([CONF / "complete_journey.yaml"])
+    settings = config.spark.settings | {
+        "spark.master": f"local[{part['cores']}]",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": str(config.embed.batch_size),
+    }
+    spark = spark_session("caspr-spark bench", settings, log_file=place / "spark.log")
+
+    def seconds_of(times: int) -> float:
+        """Of a job that scores all customers so many times over."""
+        scored = scored_customers(
+            spark.read.parquet(*[str(folder / file.path) for file in manifest.files] * times),
+            checkpoint=checkpoint,
+            model_version=checkpoint.name,
+            as_of_us=round(AS_OF.timestamp() * 1_000_000),
+            threads=1,
+        )
+        started = time.monotonic()
+        scored.write.format("noop").mode("overwrite").save()
+        return time.monotonic() - started
+
+    seconds_of(1)
+    times = math.ceil(SPARK_SECONDS / seconds_of(1))
+    rate = times * part["customers"] / min(seconds_of(times) for _ in range(REPEATS))
+    spark.stop()
     return {
         "ranks": part["cores"],
         "sequences_per_second": round(rate, 1),

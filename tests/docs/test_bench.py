@@ -152,6 +152,7 @@ def test_training_and_scoring_are_measured_beside_a_peer(tmp_path: Path) -> None
         ("pretrain", "single", 1),
         ("pretrain", "torchrun", 2),
         ("pretrain", "peer", None),
+        ("encode", "tasks", 2),
         ("encode", "spark", 2),
         ("encode", "peer", None),
     ]
