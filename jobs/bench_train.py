@@ -215,19 +215,19 @@ def _embedded(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]
 
     checkpoint, manifest = _model(part, folder, place).resolve(), read_manifest(folder)
     config = load_config([CONF / "complete_journey.yaml"])
-    settings = config.spark.settings | {
-        "spark.master": f"local[{part['cores']}]",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": str(config.embed.batch_size),
-    }
+    settings = config.spark.settings | {"spark.master": f"local[{part['cores']}]"}
     spark = spark_session("caspr-spark bench", settings, log_file=place / "spark.log")
 
     def seconds_of(times: int) -> float:
         """Of a job that scores all customers so many times over."""
         scored = scored_customers(
-            spark.read.parquet(*[str(folder / file.path) for file in manifest.files] * times),
+            spark,
+            folder,
+            manifest.model_copy(update={"files": manifest.files * times}),
             checkpoint=checkpoint,
             model_version=checkpoint.name,
             as_of_us=round(AS_OF.timestamp() * 1_000_000),
+            batch_size=config.embed.batch_size,
             threads=1,
         )
         started = time.monotonic()

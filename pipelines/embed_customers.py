@@ -14,7 +14,6 @@ from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_fold
 from caspr_spark.model.scoring import load_encoder
 from caspr_spark.registry import checkpoint_folder
 from caspr_spark.runs import embedding_run_id
-from caspr_spark.sequences.known import known_sequences
 from caspr_spark.tables import empty_table, last_commit_notes, read_table, table_exists, write_table
 from pipelines.summary import Summary
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, EMBEDDINGS, UNSCORED
@@ -66,15 +65,16 @@ def _scored(
     checkpoint = checkpoint_folder(config.root, model_version).resolve()
     encoder = load_encoder(checkpoint)
     encoder.check_fits(manifest)
-    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(config.embed.batch_size))
     if not manifest.files:  # of all whom a refresh looked at, nobody has an event any more
         return empty_table(spark, EMBEDDINGS).withColumn("problem", F.lit(None).cast("string"))
-    layout = encoder.manifest_requirements.layout
     return scored_customers(
-        known_sequences(spark, sequences_folder(config.root, as_of), manifest, layout),
+        spark,
+        sequences_folder(config.root, as_of),
+        manifest,
         checkpoint=checkpoint,
         model_version=model_version,
         as_of_us=round(as_of.timestamp() * 1_000_000),
+        batch_size=config.embed.batch_size,
         threads=config.embed.threads,
     )
 

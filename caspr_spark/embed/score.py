@@ -1,6 +1,8 @@
-"""Sequence rows -> customer vectors, on the executors, in Arrow batches; the model is loaded once a Python worker.
+"""Sequence files -> customer vectors, on the executors, in Arrow batches; the model is loaded once a Python worker.
 
-A row that the model cannot encode takes no other row with it: its batch is halved until it stands alone.
+A task reads row groups of its own straight into Arrow: what Spark reads and hands to Python would cost as much again as
+a small model does. A row that the model cannot encode takes no other row with it: its batch is halved until it stands
+alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,57 +12,90 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 
 from caspr_spark.errors import UnsafeError
+from caspr_spark.manifest import Layout, SequenceManifest
+from caspr_spark.model.batch import known_columns
 from caspr_spark.model.scoring import LoadedEncoder, load_encoder
 
 _COLUMNS = ("customer_id", "embedding", "last_event_time", "num_events", "problem")
 _SCORED = "customer_id string, embedding array<float>, last_event_time timestamp, num_events int, problem string"
-_VECTOR = pa.list_(pa.float32())
+_VECTOR, _TIME = pa.list_(pa.float32()), pa.timestamp("us", tz="UTC")
+MOST_TASKS = 10_000
+
+RowGroup = tuple[str, int]
+"""File, and place in it."""
 
 
 def scored_customers(
-    sequences: DataFrame, *, checkpoint: Path, model_version: str, as_of_us: int, threads: int
+    spark: SparkSession,
+    folder: Path,
+    manifest: SequenceManifest,
+    *,
+    checkpoint: Path,
+    model_version: str,
+    as_of_us: int,
+    batch_size: int,
+    threads: int,
 ) -> DataFrame:
-    """Sequence rows -> customer_id, embedding, last_event_time, num_events, problem; one row a customer.
+    """customer_id, embedding, last_event_time, num_events, problem; one row a customer of the files that the manifest
+    in `folder` names (one at least). Ids beyond the model's own are unknown to it.
 
     `problem` is null, or says why the sequence cannot be encoded; there is no embedding then. `as_of_us`: microseconds
-    since 1970-01-01 UTC. The job fails with UnsafeError where a worker finds other weights than those of
-    `model_version`.
+    since 1970-01-01 UTC. `batch_size`: customers that are held at once. The job fails with UnsafeError where a worker
+    finds other weights than those of `model_version`.
     """
-    encoder_columns = load_encoder(checkpoint).columns
-    last_event_time = F.timestamp_micros(F.get("event_times", F.col("num_events") - 1)).alias("last_event_time")
-    needed = sequences.select("customer_id", last_event_time, *dict.fromkeys(["num_events", *encoder_columns]))
-    return needed.mapInArrow(_scorer(str(checkpoint), model_version, as_of_us, threads), _SCORED)
+    row_groups = [
+        (str((folder / file.path).resolve()), number) for file in manifest.files for number in range(file.row_groups)
+    ]
+    numbers = spark.range(0, len(row_groups), 1, min(len(row_groups), MOST_TASKS))
+    score = _scorer(row_groups, manifest.layout, str(checkpoint), model_version, as_of_us, batch_size, threads)
+    return numbers.mapInArrow(score, _SCORED)
 
 
 def _scorer(
-    checkpoint: str, model_version: str, as_of_us: int, threads: int
+    row_groups: list[RowGroup],
+    layout: Layout,
+    checkpoint: str,
+    model_version: str,
+    as_of_us: int,
+    batch_size: int,
+    threads: int,
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         encoder = _loaded(checkpoint, threads)
         if encoder.model_version != model_version:
             raise UnsafeError(f"{checkpoint}: expected model {model_version}, found {encoder.model_version}")
-        for batch in batches:
-            yield from _encoded(encoder, batch, as_of_us)
+        columns = list(dict.fromkeys(["customer_id", "num_events", "event_times", *encoder.columns]))
+        for numbers in batches:
+            for number in numbers.column("id").to_pylist():
+                file, place = row_groups[number]
+                with pq.ParquetFile(file) as parquet:
+                    for batch in parquet.iter_batches(batch_size, [place], columns, use_threads=False):
+                        yield from _encoded(encoder, batch, as_of_us, has_grown=layout != encoder.layout)
 
     return score
 
 
-def _encoded(encoder: LoadedEncoder, batch: pa.RecordBatch, as_of_us: int) -> Iterator[pa.RecordBatch]:
-    """The rows of a batch with their vectors; those of which one cannot be encoded by halves, that one without."""
+def _encoded(
+    encoder: LoadedEncoder, batch: pa.RecordBatch, as_of_us: int, *, has_grown: bool
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a batch with their vectors; those of which one cannot be encoded by halves, that one without.
+
+    `has_grown`: the vocabulary has, since the model was trained.
+    """
     try:
         columns = {name: _flat(batch.column(name), batch.num_rows) for name in encoder.columns}
-        vectors = encoder.encode(columns, as_of_us)
+        vectors = encoder.encode(known_columns(columns, encoder.layout) if has_grown else columns, as_of_us)
     except Exception as error:  # whatever is wrong with one row must not stop the others
         if batch.num_rows > 1:
             middle = batch.num_rows // 2
-            yield from _encoded(encoder, batch.slice(0, middle), as_of_us)
-            yield from _encoded(encoder, batch.slice(middle), as_of_us)
+            yield from _encoded(encoder, batch.slice(0, middle), as_of_us, has_grown=has_grown)
+            yield from _encoded(encoder, batch.slice(middle), as_of_us, has_grown=has_grown)
         else:
             yield _with(batch, pa.array([None], _VECTOR), pa.array([f"{type(error).__name__}: {error}"]))
         return
@@ -70,9 +105,19 @@ def _encoded(encoder: LoadedEncoder, batch: pa.RecordBatch, as_of_us: int) -> It
 
 
 def _with(batch: pa.RecordBatch, embedding: pa.Array, problem: pa.Array) -> pa.RecordBatch:
-    kept = {name: batch.column(name) for name in ("customer_id", "last_event_time", "num_events")}
-    values = {**kept, "embedding": embedding, "problem": problem}
+    kept = {name: batch.column(name) for name in ("customer_id", "num_events")}
+    values = {**kept, "last_event_time": _last_times(batch), "embedding": embedding, "problem": problem}
     return pa.RecordBatch.from_pydict({name: values[name] for name in _COLUMNS})
+
+
+def _last_times(batch: pa.RecordBatch) -> pa.Array:
+    """Of each row the time of its last event; null where it has no event, or more than there are times."""
+    times, num_events = batch.column("event_times"), batch.column("num_events").to_numpy(zero_copy_only=False)
+    offsets = times.offsets.to_numpy()
+    is_known = (num_events >= 1) & (num_events <= np.diff(offsets))
+    places = np.where(is_known, offsets[:-1] + num_events - 1, 0).astype(np.int64)
+    last = times.values.to_numpy(zero_copy_only=False)[places] if len(times.values) else np.zeros(len(places))
+    return pa.array(last.astype(np.int64), mask=~is_known).cast(_TIME)
 
 
 @cache

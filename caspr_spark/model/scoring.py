@@ -31,9 +31,14 @@ class LoadedEncoder:
         return self.manifest_requirements.section.embedding_size
 
     @property
+    def layout(self) -> Layout:
+        """Of the sequences that it was trained on."""
+        return self.manifest_requirements.layout
+
+    @property
     def columns(self) -> list[str]:
         """Names of the columns that `encode` needs."""
-        return columns_of(self.manifest_requirements.layout)
+        return columns_of(self.layout)
 
     def check_fits(self, data: Fit) -> None:
         """Raise UnsafeError, saying what differs, unless the model can read sequences of this fit."""
@@ -41,7 +46,7 @@ class LoadedEncoder:
 
     def encode(self, columns: Columns, as_of_us: int | NDArray[np.int64]) -> NDArray[np.float32]:
         """[B, E], one row a customer, in the order given. `as_of_us`: microseconds since 1970-01-01 UTC."""
-        return encode(self.encoder, columns, self.manifest_requirements.layout, as_of_us)
+        return encode(self.encoder, columns, self.layout, as_of_us)
 
 
 def encode(

@@ -134,11 +134,12 @@ def test_both_workers_did_some_of_it(cluster: Any) -> None:
     assert len(applications[0]) >= len(ONE_BY_ONE)
 
 
-def test_two_horovod_workers_train_inside_the_cluster(cluster: Any, built: Path) -> None:
-    pytest.importorskip("horovod")
-    horovod = built.parent / "horovod.yaml"
-    horovod.write_text("pretrain: {launcher: horovod_spark, num_workers: 2, batch_size: 16}\n")
-    files = ["--config", str(built), "--config", str(horovod)]
+@pytest.mark.parametrize(("launcher", "batch_size"), [("horovod_spark", 16), ("torch_spark", 24)])
+def test_two_workers_train_inside_the_cluster(cluster: Any, built: Path, launcher: str, batch_size: int) -> None:
+    """Another batch size, for the same training by another launcher is not done again."""
+    how = built.parent / f"{launcher}.yaml"
+    how.write_text(f"pretrain: {{launcher: {launcher}, num_workers: 2, batch_size: {batch_size}}}\n")
+    files = ["--config", str(built), "--config", str(how)]
     done = cluster.submit("pretrain_model", *files, "--as-of", AS_OF)
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
     assert "best of 2 epochs" in done.stdout

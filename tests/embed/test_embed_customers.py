@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
-from caspr_spark.embed.score import scored_customers
+from caspr_spark.embed import score
 from caspr_spark.errors import CasprError, UnsafeError
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder, write_manifest
 from caspr_spark.model.scoring import load_encoder
@@ -88,23 +88,18 @@ def test_every_customer_is_scored_once_as_the_encoder_would(spark: SparkSession,
     assert last_commit_notes(spark, EMBEDDINGS, config.root)["version"] == 0
 
 
-@pytest.mark.parametrize(("batch_size", "partitions"), [(1, 1), (7, 3), (1000, 1)])
-def test_f74_vectors_do_not_depend_on_batch_size_or_partitions(
-    spark: SparkSession, built: Path, batch_size: int, partitions: int
+@pytest.mark.parametrize(("batch_size", "most_tasks"), [(1, 1), (7, 2), (1000, 3)])
+def test_f74_vectors_do_not_depend_on_batch_size_or_tasks(
+    spark: SparkSession, built: Path, batch_size: int, most_tasks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(score, "MOST_TASKS", most_tasks)
     folder = sequences_folder(built, AS_OF)
     (checkpoint,) = [path for path in (built / "checkpoints").iterdir() if path.is_dir()]
-    files = [str(folder / file.path) for file in read_manifest(folder).files]
-    before = spark.conf.get("spark.sql.execution.arrow.maxRecordsPerBatch")
-    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(batch_size))
-    try:
-        sequences = spark.read.parquet(*files).repartition(partitions)
-        scored = scored_customers(
-            sequences, checkpoint=checkpoint, model_version=checkpoint.name, as_of_us=AS_OF_US, threads=1
-        ).collect()
-    finally:
-        spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(before))
+    how = {"model_version": checkpoint.name, "as_of_us": AS_OF_US, "batch_size": batch_size, "threads": 1}
+    frame = score.scored_customers(spark, folder, read_manifest(folder), checkpoint=checkpoint, **how)
+    scored = frame.collect()
 
+    assert frame.rdd.getNumPartitions() == most_tasks
     assert len(scored) == 60
     same_vectors({row["customer_id"]: row["embedding"] for row in scored}, direct_vectors(built))
 
