@@ -35,9 +35,8 @@ from caspr_spark.model.batch import known_columns
 from caspr_spark.model.checkpoint import load_checkpoint
 from caspr_spark.model.scoring import load_encoder
 from caspr_spark.model.task import load_task
-from caspr_spark.pretrain.job import epochs_of
+from caspr_spark.pretrain.job import Progress, epochs_of
 from caspr_spark.pretrain.labels import is_yes_or_no, read_labels, with_keys
-from caspr_spark.pretrain.launch import Progress
 from caspr_spark.pretrain.launch import finetune as trained
 from caspr_spark.pretrain.reader import Rows, SequenceReader
 from caspr_spark.registry import FINETUNED, PREDICTIONS, check_fits, checkpoint_folder, replace_text

@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 
 from caspr_spark.aliases import read_aliases
 from caspr_spark.config import Config
-from caspr_spark.pretrain.launch import Progress
+from caspr_spark.pretrain.job import Progress
 from pipelines.build_events import build_events
 from pipelines.build_sequences import build_sequences
 from pipelines.evaluate_embeddings import evaluate_embeddings

@@ -12,8 +12,8 @@ from caspr_spark.config import Config
 from caspr_spark.errors import GateError
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder
-from caspr_spark.pretrain.job import EpochRecord, epochs_of
-from caspr_spark.pretrain.launch import Progress, pretrain
+from caspr_spark.pretrain.job import EpochRecord, Progress, epochs_of
+from caspr_spark.pretrain.launch import pretrain
 from caspr_spark.pretrain.own_heads import HeadScore, failures, own_head_scores
 from caspr_spark.registry import ModelCard, checkpoint_folder, kept_models, read_card, write_card
 from caspr_spark.tables import read_table

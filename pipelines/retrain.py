@@ -7,7 +7,7 @@ from pyspark.sql import SparkSession
 
 from caspr_spark.aliases import champion_of, read_aliases
 from caspr_spark.config import Config
-from caspr_spark.pretrain.launch import Progress
+from caspr_spark.pretrain.job import Progress
 from pipelines.build_sequences import build_sequences
 from pipelines.evaluate_embeddings import evaluate_embeddings
 from pipelines.pretrain_model import pretrain_model

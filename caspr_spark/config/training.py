@@ -116,6 +116,8 @@ class PretrainSection(Section):
     """Epochs without a better validation loss after which training stops."""
     timeout_seconds: Positive
     """A worker that waits longer than this for the others ends the job."""
+    max_restarts: Annotated[int, Field(ge=0)]
+    """Workers that were killed or hang are started again so often; they go on from the last saved state."""
     tensorboard: str | None
     """Folder below which each training writes TensorBoard's events; null: none."""
     own_heads: HeadsSection

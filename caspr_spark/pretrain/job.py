@@ -1,5 +1,6 @@
 """What a training job is (SPEC.json of the workers) and what it tells after every epoch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from caspr_spark.registry import CURVE
 
 TRAINING_VERSION = 6
 """Raise it when a change of the code gives other weights from the same inputs."""
-NO_EFFECT = ("launcher", "threads", "timeout_seconds", "tensorboard", "own_heads")
+NO_EFFECT = ("launcher", "threads", "timeout_seconds", "max_restarts", "tensorboard", "own_heads")
 """Settings that move a weight by rounding at most: a change of them is no reason to train again."""
 
 
@@ -92,6 +93,10 @@ class EpochRecord(_Record):
     def judged_loss(self) -> float:
         """What early stopping looks at: the validation loss, or the training loss where there is none."""
         return self.training_loss if self.validation_loss is None else self.validation_loss
+
+
+Progress = Callable[[EpochRecord], None]
+"""Is called with each epoch when it is over."""
 
 
 def epochs_of(checkpoint: Path) -> list[EpochRecord]:

@@ -105,6 +105,18 @@ def load_state(folder: Path) -> TrainingState | None:
     return None
 
 
+def saved_until(folder: Path) -> str:
+    """Up to where the newest state in `folder` is, in words; it is not checked."""
+    try:
+        with safe_open(folder / STATE_FILE, framework="pt") as file:
+            about = json.loads(file.metadata()["state"])
+    except Exception:  # none, or damaged: whatever safetensors or json raise then
+        return "nothing is saved yet"
+    epochs, under_way = len(about["curve"]), about.get("under_way")
+    where = f"step {under_way['step']} of epoch {epochs + 1}" if under_way else f"the end of epoch {epochs}"
+    return f"the same command goes on after {where}"
+
+
 def _read(path: Path) -> TrainingState:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()

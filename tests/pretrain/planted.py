@@ -212,6 +212,7 @@ def pretrain_section(**changes: Any) -> PretrainSection:
         "max_epochs": 2,
         "patience": 2,
         "timeout_seconds": 60,
+        "max_restarts": 0,
         "tensorboard": None,
         "own_heads": {"min_customers": 20, "least_auroc": 0.5, "largest_odds_ratio": 4, "on_fail": "stop"},
     }

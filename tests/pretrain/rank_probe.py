@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,17 @@ from caspr_spark.pretrain import trainer, worker
 from caspr_spark.pretrain.job import Job
 from caspr_spark.pretrain.ranks import Ranks
 
+BEATS = 7
+"""After so many steps a worker dies."""
+beats = list[None]()
+
 
 def train_and_keep(job: Job, ranks: Ranks, **rest: Any) -> trainer.Trained:
     if os.environ.get("PROBE_RANK") == str(ranks.rank):
         rest["beat"] = misfortune
-    if os.environ.get("PROBE_MISFORTUNE") == "slow":
+    if os.environ.get("PROBE_MISFORTUNE") in ("slow", "dies once"):
         trainer.SAVE_SECONDS, trainer.SAVE_SHARE = 0.0, 1e9
-        rest["beat"] = lambda: time.sleep(0.3)
+        rest["beat"] = misfortune
     steps, take_step = list[int](), trainer._Trainer._step
 
     def counted(self: Any, chunks: Any, epoch: int, step: int) -> Any:
@@ -33,9 +38,18 @@ def train_and_keep(job: Job, ranks: Ranks, **rest: Any) -> trainer.Trained:
 
 
 def misfortune() -> None:
-    if os.environ["PROBE_MISFORTUNE"] == "dies":
+    kind, died = os.environ["PROBE_MISFORTUNE"], Path(os.environ.get("PROBE_DIED", "."))
+    if kind == "slow":
+        time.sleep(0.3)
+    elif kind == "dies once":
+        beats.append(None)
+        if len(beats) == BEATS and os.environ["RANK"] == "1" and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(3600)
+    else:
+        time.sleep(3600)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caspr_spark.errors import UnsafeError
-from caspr_spark.pretrain import launch
+from caspr_spark.errors import CasprError, UnsafeError
+from caspr_spark.pretrain import start
 from caspr_spark.pretrain.state import load_state
 from tests.pretrain.planted import FilePlan, write_planted
 from tests.pretrain.test_launch import trained
@@ -23,10 +23,10 @@ STEPS = 10
 SLOWLY = """
 import sys
 from pathlib import Path
-from caspr_spark.pretrain import launch
+from caspr_spark.pretrain import launch, start
 from tests.pretrain.test_killed_launcher import STEPS, how
 from tests.pretrain.test_launch import trained
-launch.WORKER_MODULE = "tests.pretrain.rank_probe"
+start.WORKER_MODULE = "tests.pretrain.rank_probe"
 trained(Path(sys.argv[1]), Path(sys.argv[2]), **how(sys.argv[3]))
 """
 
@@ -42,7 +42,7 @@ def test_f15_f16_a_killed_launchers_workers_end_and_the_next_run_goes_on_within_
 ) -> None:
     sequences = tmp_path / "sequences"
     write_planted(sequences, [FilePlan("training", (100, 95)), FilePlan("validation", (20, 10))])
-    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+    monkeypatch.setattr(start, "WORKER_MODULE", "tests.pretrain.rank_probe")
     whole, _ = trained(sequences, tmp_path / "whole", **how(launcher))
 
     command = [sys.executable, "-c", SLOWLY, str(sequences), str(tmp_path / "cut"), launcher]
@@ -64,6 +64,28 @@ def test_f15_f16_a_killed_launchers_workers_end_and_the_next_run_goes_on_within_
     for rank in (0, 1):
         taken = np.load(tmp_path / "cut" / f"steps-{rank}.npy").tolist()
         assert taken == [*range(done + 1, STEPS + 1), *range(1, STEPS + 1)]
+
+
+def test_f16_a_worker_that_dies_is_started_again_and_goes_on_within_the_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sequences = tmp_path / "sequences"
+    write_planted(sequences, [FilePlan("training", (100, 95)), FilePlan("validation", (20, 10))])
+    monkeypatch.setattr(start, "WORKER_MODULE", "tests.pretrain.rank_probe")
+    whole, _ = trained(sequences, tmp_path / "whole", **how("torchrun"))
+    monkeypatch.setenv("PROBE_MISFORTUNE", "dies once")
+    monkeypatch.setenv("PROBE_DIED", str(tmp_path / "died-0"))
+    with pytest.raises(CasprError, match=r"failed \(exit code 1\); the same command goes on after step \d+ of epoch 1"):
+        trained(sequences, tmp_path / "ended", **how("torchrun"))
+
+    monkeypatch.setenv("PROBE_DIED", str(tmp_path / "died-1"))
+    version, records = trained(sequences, tmp_path / "cut", **how("torchrun"), max_restarts=1)
+
+    assert (tmp_path / "died-1").exists()
+    assert version == whole
+    assert [record.epoch for record in records] == [1, 2]
+    assert [record.message for record in caplog.records if "restart 1 of 1" in record.message]
+    assert len(np.load(tmp_path / "cut" / "steps-1.npy")) < 2 * STEPS
 
 
 def steps_done(root: Path) -> int:

@@ -13,7 +13,7 @@ import torch
 
 from caspr_spark.errors import CasprError, ConfigError, TemporaryError
 from caspr_spark.model.checkpoint import load_checkpoint
-from caspr_spark.pretrain import launch
+from caspr_spark.pretrain import launch, start
 from caspr_spark.pretrain.job import EpochRecord
 from caspr_spark.registry import kept_models
 from tests.pretrain.planted import (
@@ -85,7 +85,7 @@ def test_two_ranks_with_uneven_row_groups_train_what_one_process_trains(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+    monkeypatch.setattr(start, "WORKER_MODULE", "tests.pretrain.rank_probe")
 
     version, records = trained(sequences, tmp_path, model=alone.model, launcher=launcher, num_workers=2, **ONE_BATCH)
 
@@ -108,7 +108,7 @@ def test_four_ranks_train_what_one_process_trains(
     launcher: str, sequences: Path, alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row groups of five are shared by four: two, one, one and one."""
-    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+    monkeypatch.setattr(start, "WORKER_MODULE", "tests.pretrain.rank_probe")
 
     how = {"launcher": launcher, "num_workers": 4, "timeout_seconds": 240}
     version, records = trained(sequences, tmp_path, model=alone.model, **how, **ONE_BATCH)
@@ -123,7 +123,7 @@ def test_four_ranks_train_what_one_process_trains(
 def test_two_ranks_with_negatives_of_their_own_keep_the_same_weights(
     sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+    monkeypatch.setattr(start, "WORKER_MODULE", "tests.pretrain.rank_probe")
 
     _, records = trained(sequences, tmp_path, model=CONTRASTIVE, launcher="torchrun", num_workers=2, **ONE_BATCH)
 
@@ -145,7 +145,7 @@ def test_f16_a_killed_rank_ends_the_job_and_leaves_the_checkpoint_of_before(
     sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, _ = trained(sequences, tmp_path, max_epochs=1)
-    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+    monkeypatch.setattr(start, "WORKER_MODULE", "tests.pretrain.rank_probe")
     monkeypatch.setenv("PROBE_RANK", "1")
     monkeypatch.setenv("PROBE_MISFORTUNE", "dies")
 
@@ -158,7 +158,7 @@ def test_f16_a_killed_rank_ends_the_job_and_leaves_the_checkpoint_of_before(
 def test_f16_what_the_workers_wrote_and_which_failed_first_is_said(
     sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+    monkeypatch.setattr(start, "WORKER_MODULE", "tests.pretrain.rank_probe")
     monkeypatch.setenv("PROBE_RANK", "1")
     monkeypatch.setenv("PROBE_MISFORTUNE", "dies")
 
@@ -174,7 +174,7 @@ def test_f16_what_the_workers_wrote_and_which_failed_first_is_said(
 def test_f16_a_rank_that_hangs_ends_the_job_after_the_timeout(
     sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+    monkeypatch.setattr(start, "WORKER_MODULE", "tests.pretrain.rank_probe")
     monkeypatch.setenv("PROBE_RANK", "1")
     monkeypatch.setenv("PROBE_MISFORTUNE", "hangs")
 

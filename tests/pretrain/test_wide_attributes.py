@@ -10,7 +10,7 @@ import torch
 from caspr_spark.manifest import CategoricalAttribute, SetAttribute
 from caspr_spark.model.features import LARGEST_DIMENSION
 from caspr_spark.model.wide import LEAST_IDS
-from caspr_spark.pretrain import launch
+from caspr_spark.pretrain import start
 from tests.pretrain.planted import (
     FUTURE,
     LABELS,
@@ -68,7 +68,7 @@ def test_two_ranks_train_what_one_process_trains(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     version, alone = trained(folder, tmp_path / "alone", model=MODELS[model], **ONE_BATCH)
-    monkeypatch.setattr(launch, "WORKER_MODULE", "tests.pretrain.rank_probe")
+    monkeypatch.setattr(start, "WORKER_MODULE", "tests.pretrain.rank_probe")
     how = {"launcher": "torchrun", "num_workers": 2}
     shared, records = trained(folder, tmp_path, model=MODELS[model], **how, **ONE_BATCH)
 
