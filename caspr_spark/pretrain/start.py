@@ -212,7 +212,8 @@ def _failure(job: Job, what: str) -> CasprError:
     ended = next((number for number, line in enumerate(lines, start=1) if FIRST_END in line), len(lines))
     last = "".join(f"\n    {line}" for line in lines[max(0, ended - LAST_LINES) : ended])
     return WorkersFailed(
-        f"pretrain.launcher {job.pretrain.launcher}: the workers failed ({what}); {saved_until(job.work_folder)}; "
+        f"pretrain.launcher {job.pretrain.launcher}: the workers failed ({what}); run the same command "
+        f"again: {saved_until(job.work_folder)}; "
         f"{log} ends with:{last}"
     )
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from caspr_spark.errors import UnsafeError
+from caspr_spark.errors import CasprError, UnsafeError
 from caspr_spark.pretrain.job import EpochRecord
 
 STATE_FILE, PREVIOUS_FILE = "state.safetensors", "state-before.safetensors"
@@ -59,7 +59,20 @@ class TrainingState:
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
-    """Make `state` the newest in `folder`; what was the newest is kept as the one before."""
+    """Make `state` the newest in `folder`; what was the newest is kept as the one before.
+
+    Raises CasprError where the disk does not take it; the states of before are whole.
+    """
+    try:
+        _save(folder, state)
+    except (OSError, SafetensorError) as error:
+        raise CasprError(
+            f"{folder}: the state of the training could not be saved ({error}); make room and run the same command "
+            f"again: {saved_until(folder)}"
+        ) from error
+
+
+def _save(folder: Path, state: TrainingState) -> None:
     tensors = {
         "weights_W": state.weights_W,
         "first_moment_W": state.first_moment_W,
@@ -111,10 +124,10 @@ def saved_until(folder: Path) -> str:
         with safe_open(folder / STATE_FILE, framework="pt") as file:
             about = json.loads(file.metadata()["state"])
     except Exception:  # none, or damaged: whatever safetensors or json raise then
-        return "nothing is saved yet"
+        return "nothing is saved yet, and it begins anew"
     epochs, under_way = len(about["curve"]), about.get("under_way")
     where = f"step {under_way['step']} of epoch {epochs + 1}" if under_way else f"the end of epoch {epochs}"
-    return f"the same command goes on after {where}"
+    return f"it goes on after {where}"
 
 
 def _read(path: Path) -> TrainingState:

@@ -3,6 +3,7 @@
 It prints nothing of its own; rank 0 appends the epochs to progress.jsonl, from where the launcher tells them.
 """
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -87,7 +88,8 @@ def run_worker(job: Job) -> str | None:
         version = train(job, ranks, progress=tell, beat=watchdog.beat).model_version
     except CasprError as error:
         described = {"type": type(error).__name__, "message": str(error)}
-        (work / ERROR_FILES.replace("*", str(ranks.rank))).write_text(json.dumps(described))
+        with contextlib.suppress(OSError):  # the disk may be full; then there is the log
+            (work / ERROR_FILES.replace("*", str(ranks.rank))).write_text(json.dumps(described))
         raise
     ranks.close()
     watchdog.stop()

@@ -1,5 +1,6 @@
 """A worker that also keeps what its rank ended with, and that dies, hangs or is slow in the middle if it is told to."""
 
+import errno
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from caspr_spark.pretrain import trainer, worker
+from caspr_spark.pretrain import state, trainer, worker
 from caspr_spark.pretrain.job import Job
 from caspr_spark.pretrain.ranks import Ranks
 
@@ -21,6 +22,8 @@ beats = list[None]()
 def train_and_keep(job: Job, ranks: Ranks, **rest: Any) -> trainer.Trained:
     if os.environ.get("PROBE_RANK") == str(ranks.rank):
         rest["beat"] = misfortune
+    if os.environ.get("PROBE_MISFORTUNE") == "full":
+        vars(state)["save_file"] = full_disk
     if os.environ.get("PROBE_MISFORTUNE") in ("slow", "dies once"):
         trainer.SAVE_SECONDS, trainer.SAVE_SHARE = 0.0, 1e9
         rest["beat"] = misfortune
@@ -35,6 +38,10 @@ def train_and_keep(job: Job, ranks: Ranks, **rest: Any) -> trainer.Trained:
     np.save(job.root / f"weights-{ranks.rank}.npy", trained.best_W.numpy())
     np.save(job.root / f"steps-{ranks.rank}.npy", steps)
     return trained
+
+
+def full_disk(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def misfortune() -> None:

@@ -170,6 +170,27 @@ def test_f16_what_the_workers_wrote_and_which_failed_first_is_said(
     assert not kept_models(tmp_path)
 
 
+def test_f12_a_full_disk_ends_all_ranks_and_there_is_no_model(
+    sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "WORKER_MODULE", "tests.pretrain.rank_probe")
+    monkeypatch.setenv("PROBE_MISFORTUNE", "full")
+
+    with pytest.raises(CasprError, match=r"could not be saved \(.*No space left.*\); make room and run"):
+        trained(sequences, tmp_path, launcher="torchrun", num_workers=2, max_epochs=5)
+    assert not kept_models(tmp_path)
+
+
+def test_a_loss_that_is_not_a_number_ends_all_ranks_alike(sequences: Path, tmp_path: Path) -> None:
+    with pytest.raises(CasprError, match=r"epoch 1, step \d+: the loss is (nan|inf)"):
+        trained(sequences, tmp_path, launcher="torchrun", num_workers=2, batch_size=10, learning_rate=1e38)
+
+    said = [json.loads(path.read_text())["message"] for path in tmp_path.glob("checkpoints/.training-*/error-*.json")]
+    assert len(said) == 2
+    assert said[0] == said[1]
+    assert not kept_models(tmp_path)
+
+
 @pytest.mark.slow
 def test_f16_a_rank_that_hangs_ends_the_job_after_the_timeout(
     sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
