@@ -6,7 +6,7 @@
 
 The work is that of the CASPR paper's setting: 4 categorical attributes (10, 50, 300, 2,000 values) and 6 numerical ones
 an event, a profile of 2 and 2; width 16, feed-forward 32, 6 + 6 layers, 8 heads, masked recovery, all customers in one
-step; or, with `--recipe default`, that of conf/base.yaml. Values are drawn at random
+step; or, with `--recipe default`, that of conf/base.yaml, with all amounts. Values are drawn at random
 (caspr_spark/simulate/random_sequences.py): nothing is to be learned, all is to be computed.
 
 Each line is of processes of its own. `pretrain`: the fastest epoch but the first, reading included. `encode`, `tasks`:

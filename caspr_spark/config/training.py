@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from caspr_spark.config.fields import OnFail, Positive, Section, Share
+from caspr_spark.config.fields import OnFail, PlainPath, Positive, Section, Share
 
 
 class ObjectivesSection(Section):
@@ -118,7 +118,7 @@ class PretrainSection(Section):
     """A worker that waits longer than this for the others ends the job."""
     max_restarts: Annotated[int, Field(ge=0)]
     """Workers that were killed or hang are started again so often; they go on from the last saved state."""
-    tensorboard: str | None
+    tensorboard: PlainPath | None
     """Folder below which each training writes TensorBoard's events; null: none."""
     own_heads: HeadsSection
 

@@ -90,5 +90,8 @@ def network_of(checkpoint: Checkpoint) -> Network:
     try:
         network.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
-        raise UnsafeError(f"checkpoint {checkpoint.model_version}: weights of another network ({error})") from None
+        raise UnsafeError(
+            f"checkpoint {checkpoint.model_version}: weights of another network, perhaps of an older version of this "
+            f"package; pretrain again ({error})"
+        ) from None
     return network

@@ -1,6 +1,6 @@
 """What it costs to guess the attributes of single events wrongly; for masked recovery and the next event."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +12,9 @@ from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.decoder import Heads
 from caspr_spark.model.features import Scale, set_slices
-from caspr_spark.model.wide import WideHead
+from caspr_spark.model.wide import WideHead, is_wide
 from caspr_spark.pretrain.objectives import SMALLEST_CONSTANT_LOSS
+from caspr_spark.pretrain.ranks import Ranks
 from schemas.vocabulary import PADDING_ID
 
 Places = tuple[Tensor, ...]
@@ -92,6 +93,27 @@ class AttributeLosses:
             squared_MN = (heads.numerical(read_MX) - scaled_MN).square()
             losses.extend(torch.where(is_present_MN, squared_MN, 0.0).sum(dim=0).unbind())
         return torch.stack(losses) if losses else read_MX.new_zeros(0)
+
+
+def fit_wide_heads(
+    all_heads: Sequence[Heads], layout: Layout, chunks: Callable[[], Iterator[Batch]], ranks: Ranks
+) -> None:
+    """Tell the heads of wide attributes how often each value is in the training data."""
+    sizes = [one.num_ids for one in layout.categorical] + [one.num_ids for one in layout.sets]
+    counts = {place: torch.zeros(size, dtype=torch.float64) for place, size in enumerate(sizes) if is_wide(size)}
+    if not all_heads or not counts:
+        return
+    for batch in chunks():
+        columns = [*batch.categorical_BTC.unbind(dim=2), *set_slices(batch.sets_BTS, layout)]
+        for place, counts_V in counts.items():
+            ids = columns[place].flatten()
+            counts_V.index_add_(0, ids, torch.ones(len(ids), dtype=torch.float64))
+    for place, counts_V in counts.items():
+        ranks.sum_(counts_V)
+        for heads in all_heads:
+            head = [*heads.categorical, *heads.sets][place]
+            assert isinstance(head, WideHead)
+            head.fit(counts_V)
 
 
 def _set_loss(logits_MV: Tensor, ids_MS: Tensor) -> Tensor:

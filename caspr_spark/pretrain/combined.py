@@ -11,6 +11,7 @@ from caspr_spark.model.batch import Batch
 from caspr_spark.model.causal import CausalEncoder
 from caspr_spark.model.features import Scale
 from caspr_spark.model.network import Network
+from caspr_spark.pretrain.attributes import fit_wide_heads
 from caspr_spark.pretrain.contrastive import Contrastive
 from caspr_spark.pretrain.future import DenseFuture
 from caspr_spark.pretrain.job import Job
@@ -66,6 +67,8 @@ class Combined:
 
     def fit(self, network: Network, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> None:
         """Take from the training data what constants and units the objectives and the network need."""
+        of_objectives = (network.heads, network.next_event.attributes if network.next_event else None)
+        fit_wide_heads([heads for heads in of_objectives if heads], network.layout, chunks, ranks)
         if not isinstance(network.encoder, CausalEncoder):
             return
         units = units_of(chunks, ranks, end_us=self.end_us, longest_days=self.longest_days, scale=self.scale)

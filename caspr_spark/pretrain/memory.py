@@ -17,6 +17,8 @@ from caspr_spark.pretrain.job import Job
 GIB = 2**30
 COPIES = 4
 """Of all weights, four bytes each: they, two moments of Adam and the best so far. Gradients come on top."""
+ROWS = 5
+"""Of each row of a table that a step meets: its gradients, their sum, and what Adam moves."""
 NUMBERS_A_LAYER = 24
 """That a layer of the network keeps of an event for the gradient, in its width; measured at 17 to 22."""
 LOGITS = 3
@@ -31,8 +33,9 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
     tables = tables_of(network)
     num_weights = sum(parameter.numel() for parameter in network.parameters())
     num_dense = num_weights - sum(table.numel() for table in tables)
-    met = job.pretrain.batch_size * layout.max_events
-    of_rows = sum(min(met, len(table)) * table.shape[1] for table in tables)
+    met = job.pretrain.batch_size * layout.max_events + NUM_FREQUENT + NUM_DRAWN
+    most_values = max([1, *(one.max_values for one in layout.sets)])
+    of_rows = sum(min(met * most_values, len(table)) * table.shape[1] for table in tables)
     model, threads = job.model, job.pretrain.threads
     events = max(chunk_events(model.width), layout.max_events)
     if model.objectives.contrastive:  # its chunks are of so many customers, whatever their length
@@ -53,7 +56,7 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
         guessed += customers * job.pretrain.as_of_times * sum(network.future.sizes)
     of_chunk = 4 * (events * model.width * NUMBERS_A_LAYER * num_layers + 2 * attended + LOGITS * round(guessed))
     return {
-        "weights, their gradients and moments": 4 * (num_weights * COPIES + num_dense + 2 * of_rows),
+        "weights, their gradients and moments": 4 * (num_weights * COPIES + num_dense + ROWS * of_rows),
         f"{threads} chunks of {events:,} events at a time, and their gradients": threads * (of_chunk + 4 * num_dense),
     }
 

@@ -73,12 +73,11 @@ class TorchRanks:
     """Processes that torchrun started, over gloo. They find one another over the file of STORE, or over a socket."""
 
     def __init__(self, timeout_seconds: int) -> None:
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        path = os.environ.get(STORE)
+        store = torch.distributed.FileStore(path, size) if path else None  # type: ignore[attr-defined]
         torch.distributed.init_process_group(
-            "gloo",
-            init_method=f"file://{os.environ[STORE]}" if STORE in os.environ else None,
-            rank=int(os.environ["RANK"]),
-            world_size=int(os.environ["WORLD_SIZE"]),
-            timeout=timedelta(seconds=timeout_seconds),
+            "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout_seconds)
         )
         self.rank = torch.distributed.get_rank()
         self.size = torch.distributed.get_world_size()

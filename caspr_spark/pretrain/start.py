@@ -33,8 +33,8 @@ LOG_FILE, SPEC_FILE = "workers.log", "spec.json"
 RENDEZVOUS_FILE, STORE_FILE = "rendezvous", "store"
 """Over which torchrun and its workers find one another."""
 POLL_SECONDS = 0.2
-GRACE_SECONDS = 30
-"""The workers' own watchdogs come first; the launcher's is for workers that did not even start."""
+GRACE_SECONDS = 45
+"""The workers' own watchdogs come first, and torchrun's 30 seconds for workers that do not end when told to."""
 LAST_LINES = 15
 FIRST_END = "failed (exitcode: "
 """Torchrun writes so of the worker that failed first; its own traceback and a table follow, which say no more."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from caspr_spark.errors import CasprError, UnsafeError
 from caspr_spark.pretrain.job import EpochRecord
 
-STATE_FILE, PREVIOUS_FILE = "state.safetensors", "state-before.safetensors"
+STATE_FILE, PREVIOUS_FILE, PART_FILE = "state.safetensors", "state-before.safetensors", ".state.safetensors.part"
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
     try:
         _save(folder, state)
     except (OSError, SafetensorError) as error:
+        (folder / PART_FILE).unlink(missing_ok=True)  # it would keep the disk full
         raise CasprError(
             f"{folder}: the state of the training could not be saved ({error}); make room and run the same command "
             f"again: {saved_until(folder)}"
@@ -92,7 +93,7 @@ def _save(folder: Path, state: TrainingState) -> None:
             "exchange_seconds": under_way.exchange_seconds,
         }
     text = json.dumps(about)
-    part = folder / f".{STATE_FILE}.part"
+    part = folder / PART_FILE
     save_file(tensors, part, {"state": text, "sha256": _digest(tensors, text)})
     with part.open("rb+") as written:
         os.fsync(written.fileno())

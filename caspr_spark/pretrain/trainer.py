@@ -87,7 +87,7 @@ def _trained(trainer: "_Trainer", progress: Callable[[EpochRecord], None]) -> Tr
             )
         if state.best is None or record.judged_loss < state.best.judged_loss:
             record = record.model_copy(update={"is_best": True})
-            state.best_W = trainer.flat.weights_W.detach().clone()
+            state.best_W.copy_(trainer.flat.weights_W)
         state.curve.append(record)
         state.under_way = None
         if ranks.rank == 0:

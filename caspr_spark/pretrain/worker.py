@@ -51,17 +51,20 @@ class Watchdog:
 
 
 def end_with_launcher() -> None:
-    """End this process once that of LAUNCHER is gone: killed, it ends no worker, and the next run has their folder."""
-    launcher = os.environ.get(LAUNCHER)
-    if launcher is None:
-        return
+    """End this process once its parent, or that of LAUNCHER, is gone.
+
+    Killed, they end no worker, and the next run has the same folder.
+    """
+    parent, launcher = os.getppid(), int(os.environ.get(LAUNCHER, os.getppid()))
 
     def watch() -> None:
         while True:
             time.sleep(BEAT_SECONDS)
             try:
-                os.kill(int(launcher), 0)
-            except ProcessLookupError:
+                os.kill(launcher, 0)
+            except OSError:  # gone, or the number is now another user's
+                os._exit(1)
+            if os.getppid() != parent:
                 os._exit(1)
 
     threading.Thread(target=watch, name="launcher", daemon=True).start()
@@ -89,7 +92,9 @@ def run_worker(job: Job) -> str | None:
     except CasprError as error:
         described = {"type": type(error).__name__, "message": str(error)}
         with contextlib.suppress(OSError):  # the disk may be full; then there is the log
-            (work / ERROR_FILES.replace("*", str(ranks.rank))).write_text(json.dumps(described))
+            part = work / f".error-{ranks.rank}.part"
+            part.write_text(json.dumps(described))
+            part.replace(work / ERROR_FILES.replace("*", str(ranks.rank)))
         raise
     ranks.close()
     watchdog.stop()

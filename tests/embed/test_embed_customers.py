@@ -24,7 +24,7 @@ from tests.embed.planted_root import planted_root, save_untrained
 from tests.pretrain.planted import AS_OF, AS_OF_US, FilePlan
 
 OVERLAY = Path(__file__).parents[2] / "conf" / "complete_journey.yaml"
-PLANS = [FilePlan("training", (40,)), FilePlan("training", (7,)), FilePlan("validation", (13,))]
+PLANS = [FilePlan("training", (25, 15)), FilePlan("training", (7,)), FilePlan("validation", (13,))]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A worker that also keeps what its rank ended with, and that dies, hangs or is slow in the middle if it is told to."""
+"""A worker that also keeps what its rank ended with, and that dies or hangs in the middle if it is told to."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from caspr_spark.pretrain.job import Job
 from caspr_spark.pretrain.ranks import Ranks
 
 BEATS = 7
-"""After so many steps a worker dies."""
+"""After so many steps a worker dies, or all stand still."""
 beats = list[None]()
 
 
@@ -24,7 +24,7 @@ def train_and_keep(job: Job, ranks: Ranks, **rest: Any) -> trainer.Trained:
         rest["beat"] = misfortune
     if os.environ.get("PROBE_MISFORTUNE") == "full":
         vars(state)["save_file"] = full_disk
-    if os.environ.get("PROBE_MISFORTUNE") in ("slow", "dies once"):
+    if os.environ.get("PROBE_MISFORTUNE") in ("stands still", "dies once"):
         trainer.SAVE_SECONDS, trainer.SAVE_SHARE = 0.0, 1e9
         rest["beat"] = misfortune
     steps, take_step = list[int](), trainer._Trainer._step
@@ -46,10 +46,11 @@ def full_disk(*_: Any) -> None:
 
 def misfortune() -> None:
     kind, died = os.environ["PROBE_MISFORTUNE"], Path(os.environ.get("PROBE_DIED", "."))
-    if kind == "slow":
-        time.sleep(0.3)
+    beats.append(None)
+    if kind == "stands still":
+        if len(beats) == BEATS:
+            time.sleep(3600)
     elif kind == "dies once":
-        beats.append(None)
         if len(beats) == BEATS and os.environ["RANK"] == "1" and not died.exists():
             died.touch()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,5 +1,6 @@
 """Two workers whose launcher is killed end too, listen to their own host alone, and go on where they were."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,12 +16,13 @@ from caspr_spark.errors import CasprError, UnsafeError
 from caspr_spark.pretrain import start
 from caspr_spark.pretrain.state import load_state
 from tests.pretrain.planted import FilePlan, write_planted
+from tests.pretrain.rank_probe import BEATS
 from tests.pretrain.test_launch import trained
 from tests.pretrain.test_trainer import DROPOUTS
 
 LISTENING = "0A"
 STEPS = 10
-SLOWLY = """
+STANDING_STILL = """
 import sys
 from pathlib import Path
 from caspr_spark.pretrain import launch, start
@@ -45,15 +47,14 @@ def test_f15_f16_a_killed_launchers_workers_end_and_the_next_run_goes_on_within_
     monkeypatch.setattr(start, "WORKER_MODULE", "tests.pretrain.rank_probe")
     whole, _ = trained(sequences, tmp_path / "whole", **how(launcher))
 
-    command = [sys.executable, "-c", SLOWLY, str(sequences), str(tmp_path / "cut"), launcher]
-    environment = os.environ | {"PROBE_MISFORTUNE": "slow"}
+    command = [sys.executable, "-c", STANDING_STILL, str(sequences), str(tmp_path / "cut"), launcher]
+    environment = os.environ | {"PROBE_MISFORTUNE": "stands still"}
     with subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[2]) as process:
-        until(lambda: steps_done(tmp_path / "cut") >= 3, seconds=60)
+        until(lambda: steps_done(tmp_path / "cut") == BEATS - 1, seconds=60)
         started = [process.pid, *descendants(process.pid)]
         listened = {address for pid in started for address in listening(pid)}
         process.kill()
     until(lambda: not any(is_alive(pid) for pid in started), seconds=30)
-    done = steps_done(tmp_path / "cut")
     version, records = trained(sequences, tmp_path / "cut", **how(launcher))
 
     assert len(started) >= 4  # two launchers, two workers
@@ -63,7 +64,7 @@ def test_f15_f16_a_killed_launchers_workers_end_and_the_next_run_goes_on_within_
     assert [record.epoch for record in records] == [1, 2]
     for rank in (0, 1):
         taken = np.load(tmp_path / "cut" / f"steps-{rank}.npy").tolist()
-        assert taken == [*range(done + 1, STEPS + 1), *range(1, STEPS + 1)]
+        assert taken == [*range(BEATS, STEPS + 1), *range(1, STEPS + 1)]
 
 
 def test_f16_a_worker_that_dies_is_started_again_and_goes_on_within_the_epoch(
@@ -131,7 +132,10 @@ def is_alive(pid: int) -> bool:
 
 def listening(pid: int) -> Iterator[str]:
     """The addresses on which a process waits for connections."""
-    inodes = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()}
+    inodes = set()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            inodes.add(os.readlink(file))
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()
