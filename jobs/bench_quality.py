@@ -40,7 +40,7 @@ from pipelines.summary import Summary
 CONF = Path(conf.__file__).parent
 RAW = "data/bank/raw"
 """Where conf/bank.yaml looks for the bank's files."""
-BANK_START, BANK_DAYS, BANK_CUSTOMERS = datetime(2024, 1, 1, tzinfo=UTC), 75, 12_000
+BANK_START, BANK_DAYS, BANK_CUSTOMERS = datetime(2024, 1, 1, tzinfo=UTC), 75, 8000
 
 
 class Dataset(StrEnum):

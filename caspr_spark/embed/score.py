@@ -25,7 +25,8 @@ from caspr_spark.model.scoring import LoadedEncoder, load_encoder
 _COLUMNS = ("customer_id", "embedding", "last_event_time", "num_events", "problem")
 _SCORED = "customer_id string, embedding array<float>, last_event_time timestamp, num_events int, problem string"
 _VECTOR, _TIME = pa.list_(pa.float32()), pa.timestamp("us", tz="UTC")
-MOST_TASKS = 10_000
+TASKS_A_CORE = 4
+"""At most: a task costs some tenths of a second in itself."""
 
 RowGroup = tuple[str, int]
 """File, and place in it."""
@@ -52,7 +53,8 @@ def scored_customers(
     row_groups = [
         (str((folder / file.path).resolve()), number) for file in manifest.files for number in range(file.row_groups)
     ]
-    numbers = spark.range(0, len(row_groups), 1, min(len(row_groups), MOST_TASKS))
+    num_tasks = min(len(row_groups), TASKS_A_CORE * spark.sparkContext.defaultParallelism)
+    numbers = spark.range(0, len(row_groups), 1, num_tasks)
     score = _scorer(row_groups, manifest.layout, str(checkpoint), model_version, as_of_us, batch_size, threads)
     return numbers.mapInArrow(score, _SCORED)
 

@@ -88,18 +88,18 @@ def test_every_customer_is_scored_once_as_the_encoder_would(spark: SparkSession,
     assert last_commit_notes(spark, EMBEDDINGS, config.root)["version"] == 0
 
 
-@pytest.mark.parametrize(("batch_size", "most_tasks"), [(1, 1), (7, 2), (1000, 3)])
+@pytest.mark.parametrize(("batch_size", "tasks_a_core"), [(1, 4), (7, 1), (1000, 1)])
 def test_f74_vectors_do_not_depend_on_batch_size_or_tasks(
-    spark: SparkSession, built: Path, batch_size: int, most_tasks: int, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, built: Path, batch_size: int, tasks_a_core: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score, "MOST_TASKS", most_tasks)
+    monkeypatch.setattr(score, "TASKS_A_CORE", tasks_a_core)
     folder = sequences_folder(built, AS_OF)
     (checkpoint,) = [path for path in (built / "checkpoints").iterdir() if path.is_dir()]
     how = {"model_version": checkpoint.name, "as_of_us": AS_OF_US, "batch_size": batch_size, "threads": 1}
     frame = score.scored_customers(spark, folder, read_manifest(folder), checkpoint=checkpoint, **how)
     scored = frame.collect()
 
-    assert frame.rdd.getNumPartitions() == most_tasks
+    assert frame.rdd.getNumPartitions() == min(4, tasks_a_core * spark.sparkContext.defaultParallelism)
     assert len(scored) == 60
     same_vectors({row["customer_id"]: row["embedding"] for row in scored}, direct_vectors(built))
 
