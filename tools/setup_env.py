@@ -26,7 +26,7 @@ PIP_INSTALL = [str(VENV_PYTHON), "-m", "pip", "install", "--no-input", "--disabl
 PIP_INSTALL += ["--progress-bar=off"]
 
 DEMO_EXTRAS = ("train", "gate", "report", "demo")
-DEV_EXTRAS = (*DEMO_EXTRAS, "tensorboard", "horovod", "dev")
+DEV_EXTRAS = (*DEMO_EXTRAS, "tensorboard", "onnx", "horovod", "dev")
 EXTRAS = {"demo": DEMO_EXTRAS, "check": DEV_EXTRAS, "test": DEV_EXTRAS}
 SATISFIED_BY = {"demo": ("demo", "check"), "check": ("check",), "test": ("check",)}  # the package stamps that will do
 

@@ -108,6 +108,8 @@ class EmbedSection(Section):
     """Customers scored at once."""
     threads: Positive
     """CPU threads a Spark task uses for scoring; as many as spark.task.cpus."""
+    runtime: Literal["torch", "onnx"]
+    """What computes the vectors; the same up to rounding. onnx: ONNX Runtime, of an export made once a model."""
     max_failed_share: Share
     """Share of a run's customers whose sequences may be such that the model cannot encode them. They keep the vector
     that they have, and stand in `unscored` with the reason; more of them stop the run."""

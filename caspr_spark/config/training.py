@@ -95,6 +95,10 @@ class PretrainSection(Section):
     """Processes that train together; 1 for launcher single."""
     threads: Positive
     """CPU threads a worker uses."""
+    device: Literal["auto", "cpu", "cuda"]
+    """auto: a GPU where the worker sees one. Weights of a GPU are those of a CPU up to rounding, not bit for bit."""
+    precision: Literal["auto", "float32", "bf16"]
+    """Of the layers of encoder and decoder while they are trained. auto: bf16 on a GPU that can, otherwise float32."""
     mask_share: Share
     """Objective masked: share of a customer's real events that is masked."""
     as_of_times: Positive

@@ -6,8 +6,9 @@ alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from caspr_spark.errors import UnsafeError
 from caspr_spark.manifest import Layout, SequenceManifest
 from caspr_spark.model.batch import known_columns
+from caspr_spark.model.onnx_encoder import load_onnx_encoder
 from caspr_spark.model.scoring import LoadedEncoder, load_encoder
 
 _COLUMNS = ("customer_id", "embedding", "last_event_time", "num_events", "problem")
@@ -28,6 +30,7 @@ _VECTOR, _TIME = pa.list_(pa.float32()), pa.timestamp("us", tz="UTC")
 TASKS_A_CORE = 4
 """At most: a task costs some tenths of a second in itself."""
 
+Runtime = Literal["torch", "onnx"]
 RowGroup = tuple[str, int]
 """File, and place in it."""
 
@@ -42,36 +45,38 @@ def scored_customers(
     as_of_us: int,
     batch_size: int,
     threads: int,
+    runtime: Runtime,
 ) -> DataFrame:
     """customer_id, embedding, last_event_time, num_events, problem; one row a customer of the files that the manifest
     in `folder` names (one at least). Ids beyond the model's own are unknown to it.
 
     `problem` is null, or says why the sequence cannot be encoded; there is no embedding then. `as_of_us`: microseconds
-    since 1970-01-01 UTC. `batch_size`: customers that are held at once. The job fails with UnsafeError where a worker
-    finds other weights than those of `model_version`.
+    since 1970-01-01 UTC. `batch_size`: customers that are held at once. `runtime` onnx: the checkpoint must have its
+    ONNX file (`onnx_encoder`). The job fails with UnsafeError where a worker finds other weights than those of
+    `model_version`.
     """
     row_groups = [
         (str((folder / file.path).resolve()), number) for file in manifest.files for number in range(file.row_groups)
     ]
     num_tasks = min(len(row_groups), TASKS_A_CORE * spark.sparkContext.defaultParallelism)
     numbers = spark.range(0, len(row_groups), 1, num_tasks)
-    score = _scorer(row_groups, manifest.layout, str(checkpoint), model_version, as_of_us, batch_size, threads)
+    load = partial(_loaded, str(checkpoint), threads, runtime)
+    score = _scorer(row_groups, manifest.layout, load, model_version, as_of_us, batch_size)
     return numbers.mapInArrow(score, _SCORED)
 
 
 def _scorer(
     row_groups: list[RowGroup],
     layout: Layout,
-    checkpoint: str,
+    load: Callable[[], LoadedEncoder],
     model_version: str,
     as_of_us: int,
     batch_size: int,
-    threads: int,
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        encoder = _loaded(checkpoint, threads)
+        encoder = load()
         if encoder.model_version != model_version:
-            raise UnsafeError(f"{checkpoint}: expected model {model_version}, found {encoder.model_version}")
+            raise UnsafeError(f"checkpoint: expected model {model_version}, found {encoder.model_version}")
         columns = list(dict.fromkeys(["customer_id", "num_events", "event_times", *encoder.columns]))
         for numbers in batches:
             for number in numbers.column("id").to_pylist():
@@ -123,9 +128,9 @@ def _last_times(batch: pa.RecordBatch) -> pa.Array:
 
 
 @cache
-def _loaded(checkpoint: str, threads: int) -> LoadedEncoder:
+def _loaded(checkpoint: str, threads: int, runtime: Runtime) -> LoadedEncoder:
     torch.set_num_threads(threads)
-    return load_encoder(checkpoint)
+    return load_encoder(checkpoint) if runtime == "torch" else load_onnx_encoder(Path(checkpoint), threads=threads)
 
 
 def _flat(column: pa.Array, num_rows: int) -> NDArray[np.generic]:

@@ -12,7 +12,7 @@ Letters of the shape suffixes in this package and in `pretrain`:
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,19 @@ class Batch:
     """float32, unscaled; NaN where absent."""
     is_real_BT: Tensor
     """True for events, False for padding."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.event_times_BT.device
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on `device`; to a GPU it is under way when this returns."""
+        if device == self.device:
+            return self
+        tensors: dict[str, Tensor] = {field.name: getattr(self, field.name) for field in fields(self)}
+        if device.type == "cuda":
+            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
 
 
 def columns_of(layout: Layout) -> list[str]:

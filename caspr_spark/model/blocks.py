@@ -8,7 +8,7 @@ from caspr_spark.model import chance, small_heads
 
 
 class Dropout(nn.Module):
-    """As nn.Dropout, in a quarter of its time on a CPU.
+    """As nn.Dropout, and that on a GPU; on a CPU in a quarter of its time.
 
     A number takes 16 random bits: it is wiped with a chance of `share` to the nearest 1/65536. What is kept is divided
     by exactly its own chance.
@@ -21,6 +21,8 @@ class Dropout(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         if not self.training or self.num_wiped == 0:
             return values
+        if values.device.type != "cpu":
+            return functional.dropout(values, self.num_wiped / 2**16)
         num_values = values.numel()
         bits = torch.empty(-(-num_values // 4), dtype=torch.int64).random_(-(2**63), None, generator=chance.of_chunk())
         is_kept = torch.empty(num_values)

@@ -33,6 +33,8 @@ class CausalEncoder(nn.Module):
         super().__init__()
         width = section.width
         self.width, self.embedding_size = section.width, section.embedding_size
+        self.uses_bf16 = False
+        """See `network.use_bf16`."""
         self.event_vectors = EventVectors(layout, scaling, knows_as_of=False)
         self.project = nn.Sequential(
             nn.Linear(self.event_vectors.size, width),
@@ -62,11 +64,12 @@ class CausalEncoder(nn.Module):
         return self._pooled(self._outputs(self.event_vectors(batch), batch), batch, as_of_BK, batch.is_real_BT)
 
     def _outputs(self, events_BTF: Tensor, batch: Batch) -> Tensor:
-        events_BTD: Tensor = self.project(events_BTF)
-        if self.mixer is None:
-            return events_BTD
-        mixed_BTD: Tensor = self.norm(self.mixer(events_BTD, batch))
-        return events_BTD + self.gate_D * mixed_BTD
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.uses_bf16):
+            events_BTD: Tensor = self.project(events_BTF)
+            if self.mixer is None:
+                return events_BTD.float()
+            mixed_BTD: Tensor = self.norm(self.mixer(events_BTD, batch))
+            return (events_BTD + self.gate_D * mixed_BTD).float()
 
     def _pooled(self, outputs_BTD: Tensor, batch: Batch, as_of_BK: Tensor, is_visible_BT: Tensor) -> Tensor:
         if self.decayed is not None:
@@ -98,9 +101,9 @@ class ForgettingTransformer(nn.Module):
     def forward(self, events_BTD: Tensor, batch: Batch) -> Tensor:
         events_BTD = events_BTD + self.pair(events_BTD, batch)
         since_BTT = batch.event_times_BT[:, :, None] - batch.event_times_BT[:, None, :]
-        itself_TT = torch.eye(since_BTT.shape[1], dtype=torch.bool)
+        itself_TT = torch.eye(since_BTT.shape[1], dtype=torch.bool, device=since_BTT.device)
         may_see_BTT = ((since_BTT > 0) & batch.is_real_BT[:, None, :]) | itself_TT
-        log_days_BTT = (since_BTT.float() / MICROSECONDS_A_DAY).clamp_(0, LONGEST_GAP_DAYS).log1p_()
+        log_days_BTT = (since_BTT.float() / MICROSECONDS_A_DAY).clamp_(0.0, LONGEST_GAP_DAYS).log1p_()
         bias_BHTT = -self.slopes_H11 * log_days_BTT.masked_fill_(~may_see_BTT, BLOCKED)[:, None]
         for block in self.blocks:
             events_BTD = block(events_BTD, bias_BHTT)

@@ -6,12 +6,18 @@ from collections.abc import Iterator
 
 import torch
 
+CPU = torch.device("cpu")
 _drawn = threading.local()
 
 
 @contextlib.contextmanager
-def seeded(*, chunk_seed: int, step_seed: int) -> Iterator[None]:
-    """What is drawn in this thread follows from these seeds, whatever other threads do. Without it, from torch's."""
+def seeded(*, chunk_seed: int, step_seed: int, device: torch.device = CPU) -> Iterator[None]:
+    """What is drawn in this thread follows from these seeds, whatever other threads do. Without it, from torch's.
+
+    `device`: where the network computes. What every chunk draws on a GPU is drawn from torch's generator there.
+    """
+    if device.type == "cuda":
+        torch.cuda.manual_seed(chunk_seed)
     _drawn.of_chunk, _drawn.step_seed = torch.Generator().manual_seed(chunk_seed), step_seed
     try:
         yield

@@ -45,6 +45,8 @@ class DecayedPooling(nn.Module):
     longest_days: Tensor
     mean_rate: Tensor
     mean_absolute_N: Tensor
+    time_constants: Tensor
+    never_days: Tensor
 
     def __init__(self, section: ModelSection, layout: Layout, scaling: Mapping[str, Scaling]) -> None:
         super().__init__()
@@ -59,6 +61,8 @@ class DecayedPooling(nn.Module):
         self.register_buffer("longest_days", torch.tensor(91.0))
         self.register_buffer("mean_rate", torch.tensor(1.0))
         self.register_buffer("mean_absolute_N", torch.ones(num_numerical))
+        self.register_buffer("time_constants", torch.tensor(TIME_CONSTANTS), persistent=False)
+        self.register_buffer("never_days", torch.tensor([NEVER_DAYS]), persistent=False)
 
         self.summed = nn.Linear(section.width, NUM_SUMMED)
         self.gates = nn.Linear(section.width, NUM_GATES)
@@ -85,7 +89,7 @@ class DecayedPooling(nn.Module):
         """embedding_BKE of the visible events before each as-of time (microseconds); a customer may have none."""
         num_customers, num_times = as_of_BK.shape
         age_BKT, is_seen_BKT = ages(batch, as_of_BK, is_visible_BT)
-        constants_R = torch.cat([self.longest_days * torch.tensor(TIME_CONSTANTS), torch.tensor([NEVER_DAYS])])
+        constants_R = torch.cat([self.longest_days * self.time_constants, self.never_days])
         faded_BKRT = torch.exp(-age_BKT[:, :, None] / constants_R[:, None]) * is_seen_BKT[:, :, None]
         tenure_BK1 = age_BKT.amax(dim=-1, keepdim=True).clamp(min=1.0)
         covered_BKR = torch.minimum(constants_R, tenure_BK1)
@@ -131,12 +135,15 @@ class DecayedPooling(nn.Module):
         """Days since the newest visible event before each time: of all events, and of each source. [B, K, 1 + S]."""
         is_of_BTX = torch.cat([is_visible_BT[:, :, None], (sources_BTS > 0) & is_visible_BT[:, :, None]], dim=-1)
         times_BTX = torch.where(is_of_BTX, batch.event_times_BT[:, :, None], NO_TIME)
-        newest_BTX = times_BTX.cummax(dim=1).values
         is_before_BKT = (batch.event_times_BT[:, None] < as_of_BK[:, :, None]) & batch.is_real_BT[:, None]
-        num_before_BK = is_before_BKT.sum(dim=-1)
-        last_BKX = (num_before_BK - 1).clamp(min=0)[:, :, None].expand(-1, -1, newest_BTX.shape[2])
-        newest_BKX = newest_BTX.gather(1, last_BKX)
-        is_there_BKX = (newest_BKX != NO_TIME) & (num_before_BK > 0)[:, :, None]
+        if as_of_BK.shape[1] == 1:
+            newest_BKX = times_BTX.masked_fill(~is_before_BKT[:, 0, :, None], NO_TIME).amax(dim=1, keepdim=True)
+        else:  # one running maximum for all times
+            num_before_BK = is_before_BKT.sum(dim=-1)
+            last_BKX = (num_before_BK - 1).clamp(min=0)[:, :, None].expand(-1, -1, times_BTX.shape[2])
+            newest_BKX = times_BTX.cummax(dim=1).values.gather(1, last_BKX)
+            newest_BKX = newest_BKX.masked_fill((num_before_BK == 0)[:, :, None], NO_TIME)
+        is_there_BKX = newest_BKX != NO_TIME
         since_BKX = torch.where(is_there_BKX, as_of_BK[:, :, None] - newest_BKX, 0)
         days_BKX = (since_BKX.double() / MICROSECONDS_A_DAY).float()
         limit = 4 * self.longest_days

@@ -19,6 +19,8 @@ class Decoder(nn.Module):
     def __init__(self, section: ModelSection, event_size: int) -> None:
         super().__init__()
         width = section.width
+        self.uses_bf16 = False
+        """See `network.use_bf16`."""
         self.start_D = nn.Parameter(torch.randn(width) / math.sqrt(width))
         self.project = nn.Linear(event_size, width)
         self.recall = nn.Linear(section.embedding_size, width)
@@ -35,13 +37,14 @@ class Decoder(nn.Module):
         """
         num_customers, num_events = batch.event_times_BT.shape
         start_B1D = self.start_D.expand(num_customers, 1, -1)
-        shifted_BTD = torch.cat([start_B1D, self.project(encoded.events_BTF[:, : num_events - 1])], dim=1)
-        memory_BUD = torch.cat([self.recall(encoded.embedding_BE)[:, None, :], encoded.memory_BTD], dim=1)
         may_see_events_BT = batch.is_real_BT & sees_events_B[:, None]
         may_see_BU = torch.cat([may_see_events_BT.new_ones(num_customers, 1), may_see_events_BT], dim=1)
-        for block in self.blocks:
-            shifted_BTD = block(shifted_BTD, memory_BUD, may_see_BU)
-        decoded_BTD: Tensor = self.norm(shifted_BTD)
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.uses_bf16):
+            shifted_BTD = torch.cat([start_B1D, self.project(encoded.events_BTF[:, : num_events - 1])], dim=1)
+            memory_BUD = torch.cat([self.recall(encoded.embedding_BE)[:, None, :], encoded.memory_BTD], dim=1)
+            for block in self.blocks:
+                shifted_BTD = block(shifted_BTD, memory_BUD, may_see_BU)
+            decoded_BTD: Tensor = self.norm(shifted_BTD).float()
         return decoded_BTD
 
 

@@ -35,6 +35,8 @@ class PaperEncoder(nn.Module):
         super().__init__()
         width = section.width
         self.width, self.embedding_size = section.width, section.embedding_size
+        self.uses_bf16 = False
+        """See `network.use_bf16`."""
         self.event_vectors = EventVectors(layout, scaling)
         self.profile_vectors = ProfileVectors(layout, scaling)
         self.project = nn.Linear(self.event_vectors.size, width)
@@ -54,10 +56,11 @@ class PaperEncoder(nn.Module):
         """The whole encoding; training masks events, scoring does not. That is the only difference between them."""
         events_BTF = self.event_vectors(batch, is_masked_BT)
         is_real_BT = batch.is_real_BT
-        hidden_BTD = self.project(events_BTF)
-        for block in self.blocks:
-            hidden_BTD = block(hidden_BTD, is_real_BT[:, None, None, :])
-        profile_BTF = self.profile_vectors(batch)[:, None, :].expand(-1, hidden_BTD.shape[1], -1)
-        memory_BTD = self.dense(torch.cat([self.norm(hidden_BTD), profile_BTF], dim=-1))
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.uses_bf16):
+            hidden_BTD = self.project(events_BTF)
+            for block in self.blocks:
+                hidden_BTD = block(hidden_BTD, is_real_BT[:, None, None, :])
+            profile_BTF = self.profile_vectors(batch)[:, None, :].expand(-1, hidden_BTD.shape[1], -1)
+            memory_BTD = self.dense(torch.cat([self.norm(hidden_BTD), profile_BTF], dim=-1)).float()
         embedding_BE = self.embed(self.pooling(memory_BTD, is_real_BT[:, None, :])[:, 0])
         return Encoded(events_BTF, memory_BTD, embedding_BE)

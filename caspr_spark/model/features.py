@@ -71,10 +71,11 @@ class Scale(nn.Module):
         return torch.where(raw.isnan(), 0.0, raw.clamp(self.limits_2N[0], self.limits_2N[1]))
 
 
-def gap_days(batch: Batch, is_visible_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Days from the last visible event before, 0 where there is none, and days to as_of. Both [B, T], all events."""
+def gap_days(batch: Batch, is_masked_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Days from the last event before that is not masked, 0 where there is none, and days to as_of. Both [B, T]."""
+    is_visible_BT = batch.is_real_BT if is_masked_BT is None else batch.is_real_BT & ~is_masked_BT
     times_BT = torch.where(is_visible_BT, batch.event_times_BT, NO_TIME)
-    newest_BT = times_BT.cummax(dim=1).values
+    newest_BT = times_BT if is_masked_BT is None else times_BT.cummax(dim=1).values  # they ascend
     before_BT = torch.cat([torch.full_like(newest_BT[:, :1], NO_TIME), newest_BT[:, :-1]], dim=1)
     since_BT = torch.where(before_BT != NO_TIME, batch.event_times_BT - before_BT, 0)
     until_BT = batch.as_of_B[:, None] - batch.event_times_BT
@@ -115,7 +116,7 @@ class EventVectors(nn.Module):
         is_visible_BT = batch.is_real_BT if is_masked_BT is None else batch.is_real_BT & ~is_masked_BT
         scaled_BTN, is_present_BTN = self.scale(batch.numerical_BTN)
         is_shown_BTN = is_present_BTN & is_visible_BT[:, :, None]
-        days = torch.stack(gap_days(batch, is_visible_BT)[: 2 if self.knows_as_of else 1], dim=-1)
+        days = torch.stack(gap_days(batch, is_masked_BT)[: 2 if self.knows_as_of else 1], dim=-1)
         times = torch.where(is_visible_BT[:, :, None], days.log1p().float() / LOG_DAYS_SCALE, 0.0)
         shown_BTN = torch.where(is_shown_BTN, scaled_BTN, 0.0)
         parts = [self._positions(batch)] if self.knows_as_of else []
@@ -126,8 +127,8 @@ class EventVectors(nn.Module):
     def _positions(self, batch: Batch) -> Tensor:
         """i / max_events, and its waves of 2 pi, 4 pi, 8 pi, ... events: without them no head finds a neighbour."""
         num_customers, num_events = batch.event_times_BT.shape
-        index_T = torch.arange(num_events, dtype=torch.float32)
-        angles_TW = index_T[:, None] * 0.5 ** torch.arange(self.num_waves, dtype=torch.float32)
+        index_T = torch.arange(num_events, dtype=torch.float32, device=batch.device)
+        angles_TW = index_T[:, None] * 0.5 ** torch.arange(self.num_waves, dtype=torch.float32, device=batch.device)
         waves = [(index_T / self.layout.max_events)[:, None], angles_TW.sin(), angles_TW.cos()]
         return torch.cat(waves, dim=-1).expand(num_customers, -1, -1)
 

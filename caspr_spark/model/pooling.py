@@ -18,7 +18,7 @@ class Pooling(nn.Module):
         """`is_seen_BKT`: the events that each of K vectors is made of; where there is none, the vector is zero."""
         seen_BKT = is_seen_BKT.float()
         if self.kind == "last":
-            order_T = torch.arange(1, memory_BTD.shape[1] + 1)
+            order_T = torch.arange(1, memory_BTD.shape[1] + 1, device=memory_BTD.device)
             newest_BK1 = (seen_BKT * order_T).amax(dim=-1, keepdim=True)
             weights_BKT = (seen_BKT * order_T == newest_BK1).float() * seen_BKT
         elif self.score is not None:

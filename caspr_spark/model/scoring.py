@@ -1,5 +1,6 @@
 """Customer vectors from the columns of the sequence files: the one path that training, scoring and tests share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +10,13 @@ from numpy.typing import NDArray
 
 from caspr_spark.errors import UnsafeError
 from caspr_spark.manifest import Fit, Layout
-from caspr_spark.model.batch import Columns, batch_of, by_length, chunk_events, columns_of
+from caspr_spark.model.batch import Batch, Columns, batch_of, by_length, chunk_events, columns_of
 from caspr_spark.model.checkpoint import Checkpoint, load_checkpoint
 from caspr_spark.model.network import Encoder, Network
 from caspr_spark.registry import ModelRecord, check_fits
 
+VectorsOf = Callable[[Batch], NDArray[np.float32]]
+"""Batch -> embedding_BE."""
 MOST_CUSTOMERS = 256
 """That are encoded at once; customers of similar length go together."""
 
@@ -24,7 +27,7 @@ class LoadedEncoder:
 
     model_version: str
     manifest_requirements: ModelRecord
-    encoder: Encoder
+    vectors_of: VectorsOf
 
     @property
     def embedding_size(self) -> int:
@@ -46,7 +49,8 @@ class LoadedEncoder:
 
     def encode(self, columns: Columns, as_of_us: int | NDArray[np.int64]) -> NDArray[np.float32]:
         """[B, E], one row a customer, in the order given. `as_of_us`: microseconds since 1970-01-01 UTC."""
-        return encode(self.encoder, columns, self.layout, as_of_us)
+        sizes = {"width": self.manifest_requirements.section.width, "embedding_size": self.embedding_size}
+        return _by_chunks(self.vectors_of, columns, self.layout, as_of_us, **sizes)
 
 
 def encode(
@@ -56,6 +60,33 @@ def encode(
 
     Raises UnsafeError where the columns contradict the layout, or where a vector is not finite.
     """
+    was_training = encoder.training
+    encoder.eval()
+    sizes = {"width": encoder.width, "embedding_size": encoder.embedding_size}
+    embedding_BE = _by_chunks(_of_torch(encoder), columns, layout, as_of_us, **sizes)
+    encoder.train(was_training)
+    return embedding_BE
+
+
+def _of_torch(encoder: Encoder) -> VectorsOf:
+    def vectors_of(batch: Batch) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            embedding_BE: NDArray[np.float32] = encoder(batch).embedding_BE.numpy()
+        return embedding_BE
+
+    return vectors_of
+
+
+def _by_chunks(
+    vectors_of: VectorsOf,
+    columns: Columns,
+    layout: Layout,
+    as_of_us: int | NDArray[np.int64],
+    *,
+    width: int,
+    embedding_size: int,
+) -> NDArray[np.float32]:
+    """As `encode`. `width` and `embedding_size`: of the encoder."""
     num_customers = len(num_events_B := np.asarray(columns["num_events"]))
     as_of_B = np.broadcast_to(np.asarray(as_of_us, dtype=np.int64), (num_customers,))
     by_customer = {
@@ -63,15 +94,10 @@ def encode(
         for name in columns_of(layout)
         if name in columns
     }
-    embedding_BE = np.empty((num_customers, encoder.embedding_size), dtype=np.float32)
-    was_training, most_events = encoder.training, chunk_events(encoder.width)
-    encoder.eval()
-    with torch.inference_mode():
-        for chosen in by_length(num_events_B, most_customers=MOST_CUSTOMERS, most_events=most_events):
-            rows = {name: values[chosen] for name, values in by_customer.items()}
-            batch = batch_of(rows, layout, as_of_B[chosen])
-            embedding_BE[chosen] = encoder(batch).embedding_BE.numpy()
-    encoder.train(was_training)
+    embedding_BE = np.empty((num_customers, embedding_size), dtype=np.float32)
+    for chosen in by_length(num_events_B, most_customers=MOST_CUSTOMERS, most_events=chunk_events(width)):
+        rows = {name: values[chosen] for name, values in by_customer.items()}
+        embedding_BE[chosen] = vectors_of(batch_of(rows, layout, as_of_B[chosen]))
     if not np.isfinite(embedding_BE).all():
         num_bad = int((~np.isfinite(embedding_BE)).any(axis=1).sum())
         raise UnsafeError(f"encoder: {num_bad} of {num_customers} vectors are not finite; the checkpoint is damaged")
@@ -81,7 +107,8 @@ def encode(
 def load_encoder(folder: Path | str) -> LoadedEncoder:
     """The encoder of the checkpoint in `folder`. Raises UnsafeError where a file of it was changed."""
     checkpoint = load_checkpoint(Path(folder))
-    return LoadedEncoder(checkpoint.model_version, checkpoint.model, network_of(checkpoint).encoder.eval())
+    encoder = network_of(checkpoint).encoder.eval()
+    return LoadedEncoder(checkpoint.model_version, checkpoint.model, _of_torch(encoder))
 
 
 def network_of(checkpoint: Checkpoint) -> Network:

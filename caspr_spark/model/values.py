@@ -90,7 +90,8 @@ class Values:
             places.append(customer_Y * self.size + start + ids_BTX[customer_Y, event_Y, position_Y])
             start += size
         if not events:
-            return Entries(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+            nothing = batch.event_times_BT.new_zeros(0)
+            return Entries(nothing, nothing)
         return Entries(torch.cat(events), torch.cat(places))
 
     def sums(self, entries: Entries, weights_BJT: Tensor) -> Tensor:

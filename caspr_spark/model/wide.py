@@ -71,7 +71,7 @@ class WideHead(nn.Module):
         own_Y = (seen_MX[event_Y] * self._rows(ids_MS[event_Y, place_Y])).sum(dim=-1)
         ids_C, log_weight_C = self._compared()
         losses_MC = functional.softplus(seen_MX @ self._rows(ids_C).T) * log_weight_C.exp()
-        is_own_MC = torch.zeros(losses_MC.shape, dtype=torch.bool)
+        is_own_MC = torch.zeros_like(losses_MC, dtype=torch.bool)
         for ids_M in ids_MS.unbind(dim=1):
             is_own_MC |= ids_C == ids_M[:, None]
         return losses_MC.masked_fill(is_own_MC, 0.0).sum() + functional.softplus(-own_Y).sum()
@@ -83,11 +83,11 @@ class WideHead(nn.Module):
         """(ids_C, log_weight_C): the ids, and the logarithm of how many values each stands for."""
         total = float(self.cumulative_V[-1])
         assert total > 0  # `fit` was called
-        uniform = torch.rand(NUM_DRAWN, generator=chance.of_step(), dtype=torch.float64)
+        uniform = torch.rand(NUM_DRAWN, generator=chance.of_step(), dtype=torch.float64).to(self.cumulative_V.device)
         drawn = torch.searchsorted(self.cumulative_V, uniform * total, right=True).clamp(max=len(self.rows_VX) - 1)
         before = torch.where(drawn > 0, self.cumulative_V[drawn - 1], 0.0)
         log_weight = (total / (NUM_DRAWN * (self.cumulative_V[drawn] - before))).log().float()
-        return torch.cat([self.frequent, drawn]), torch.cat([torch.zeros(NUM_FREQUENT), log_weight])
+        return torch.cat([self.frequent, drawn]), torch.cat([log_weight.new_zeros(NUM_FREQUENT), log_weight])
 
 
 def tables_of(network: nn.Module) -> list[nn.Parameter]:

@@ -59,7 +59,7 @@ class Contrastive:
     def draw(self, batch: Batch, *, epoch: int) -> Slices:
         """Lengths are drawn evenly from SHORTEST_SLICE to half of the events, then starts from those that are left."""
         hash_B = hash_of(SLICES, self.seed, epoch, batch.customer_key_B)
-        uniform_B4 = uniform(splitmix64(hash_B[:, None] ^ torch.arange(4)))
+        uniform_B4 = uniform(splitmix64(hash_B[:, None] ^ torch.arange(4, device=batch.device)))
         num_events_B1 = batch.num_events_B[:, None]
         is_used_B1 = num_events_B1 >= 2 * SHORTEST_SLICE
         num_lengths_B1 = num_events_B1 // 2 - SHORTEST_SLICE + 1
@@ -70,20 +70,21 @@ class Contrastive:
     def counts(self, batch: Batch, drawn: Slices) -> Tensor:
         """float64 [1]: slices; none where a customer is alone, for there is nobody to be told from."""
         num_customers = int(drawn.is_used_B.sum())
-        return torch.tensor([2 * num_customers if num_customers > 1 else 0], dtype=torch.float64)
+        num_slices = 2 * num_customers if num_customers > 1 else 0
+        return torch.tensor([num_slices], dtype=torch.float64, device=batch.device)
 
     def sums(self, network: Network, batch: Batch, drawn: Slices) -> Tensor:
         """float32 [1]: summed over slices, the cross entropy / the logarithm of the number of candidates."""
         num_slices = int(self.counts(batch, drawn))
         if not num_slices:
-            return torch.zeros(self.size)
+            return torch.zeros(self.size, device=batch.device)
         first, second = sliced(batch, drawn, 0), sliced(batch, drawn, 1)
         assert network.contrast is not None
         vectors_BE = torch.cat([network.encoder(one).embedding_BE for one in (first, second)])
         vectors_BD = functional.normalize(network.contrast(signed_log(vectors_BE)), dim=-1)
-        itself_BB = torch.eye(num_slices, dtype=torch.bool)
+        itself_BB = torch.eye(num_slices, dtype=torch.bool, device=batch.device)
         log_odds_BB = (vectors_BD @ vectors_BD.T / TEMPERATURE).masked_fill(itself_BB, -torch.inf)
-        other_B = torch.arange(num_slices).roll(num_slices // 2)
+        other_B = torch.arange(num_slices, device=batch.device).roll(num_slices // 2)
         entropy = functional.cross_entropy(log_odds_BB, other_B, reduction="sum")
         return entropy[None] / math.log(num_slices - 1)
 
@@ -101,7 +102,7 @@ def sliced(batch: Batch, drawn: Slices, number: int) -> Batch:
     """
     used_B = drawn.is_used_B.nonzero()[:, 0]
     start_B1, length_B1 = drawn.start_B2[used_B, number, None], drawn.length_B2[used_B, number, None]
-    order_T = torch.arange(int(length_B1.max()))
+    order_T = torch.arange(int(length_B1.max()), device=batch.device)
     is_real_BT = order_T < length_B1
     places_BT = torch.where(is_real_BT, start_B1 + order_T, 0)
 

@@ -67,11 +67,11 @@ class TaskLoss:
 
     def counts(self, batch: Batch, drawn: None) -> Tensor:
         """float64 [1]: customers."""
-        return torch.tensor([float(len(batch.customer_key_B))], dtype=torch.float64)
+        return torch.tensor([float(len(batch.customer_key_B))], dtype=torch.float64, device=batch.device)
 
     def sums(self, network: TaskNetwork, batch: Batch, drawn: None) -> Tensor:
         """float32 [1]: the customers' summed loss."""
-        label_B = self.labels[torch.searchsorted(self.keys, batch.customer_key_B)]
+        label_B = self.labels[self._places(batch)].to(batch.device)
         guess_B: Tensor = network.head(self._vectors(network, batch))
         if self.is_yes_or_no:
             return functional.binary_cross_entropy_with_logits(guess_B, label_B.float(), reduction="sum")[None]
@@ -92,11 +92,15 @@ class TaskLoss:
         if self.vectors is None:
             embedding_BE: Tensor = network.encoder(batch).embedding_BE
             return embedding_BE
-        place_B = torch.searchsorted(self.keys, batch.customer_key_B)
+        place_B = self._places(batch)
         if self.vectors[place_B].isnan().any():
             with torch.no_grad():
-                self.vectors[place_B] = network.encoder(batch).embedding_BE
-        return self.vectors[place_B]
+                self.vectors[place_B] = network.encoder(batch).embedding_BE.cpu()
+        return self.vectors[place_B].to(batch.device)
+
+    def _places(self, batch: Batch) -> Tensor:
+        """place_B, where the customers stand in `keys`; on the CPU, as all that is kept of them."""
+        return torch.searchsorted(self.keys, batch.customer_key_B.cpu())
 
 
 def finetuning(job: Job, manifest: SequenceManifest) -> Goal:

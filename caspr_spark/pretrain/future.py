@@ -117,11 +117,11 @@ class DenseFuture:
 
     def draw(self, batch: Batch, *, epoch: int) -> Times:
         hash_B = hash_of(AS_OF_TIMES, self.seed, epoch, batch.customer_key_B)
-        uniform_BK = uniform(splitmix64(hash_B[:, None] ^ torch.arange(self.num_times)))
+        uniform_BK = uniform(splitmix64(hash_B[:, None] ^ torch.arange(self.num_times, device=batch.device)))
         last_us = self.end_us - int(self.horizons_us_H[MIDDLE])
         as_of_BK = self.first_us + (uniform_BK * (last_us - self.first_us)).long()
         is_used_BK = batch.event_times_BT[:, :1] < as_of_BK
-        ends_in_time_BKH = as_of_BK[:, :, None] + self.horizons_us_H <= self.end_us
+        ends_in_time_BKH = as_of_BK[:, :, None] + self.horizons_us_H.to(batch.device) <= self.end_us
         return Times(as_of_BK, is_used_BK, is_used_BK[:, :, None] & ends_in_time_BKH)
 
     def counts(self, batch: Batch, drawn: Times) -> Tensor:
@@ -131,7 +131,7 @@ class DenseFuture:
 
     def sums(self, network: Network, batch: Batch, drawn: Times) -> Tensor:
         if not drawn.is_used_BK.any():
-            return torch.zeros(self.size)
+            return torch.zeros(self.size, device=batch.device)
         assert isinstance(network.encoder, CausalEncoder)
         assert network.future is not None
         guesses: Guesses = network.future(network.encoder.at(batch, drawn.as_of_BK))
@@ -159,7 +159,8 @@ class DenseFuture:
         (num_customers, num_times), num_horizons = drawn.as_of_BK.shape, len(HORIZONS)
         after_BKT = batch.event_times_BT[:, None, :] - drawn.as_of_BK[:, :, None]
         is_next_BKT = (after_BKT >= 0) & batch.is_real_BT[:, None]
-        is_within_BKHT = is_next_BKT[:, :, None] & (after_BKT[:, :, None] < self.horizons_us_H[:, None])
+        horizons_us_H = self.horizons_us_H.to(batch.device)
+        is_within_BKHT = is_next_BKT[:, :, None] & (after_BKT[:, :, None] < horizons_us_H[:, None])
 
         def summed(of_events_BTX: Tensor) -> Tensor:
             sums_BJX = torch.bmm(is_within_BKHT.flatten(1, 2).float(), of_events_BTX)
@@ -169,10 +170,10 @@ class DenseFuture:
         before_BKT = (after_BKT < 0) & batch.is_real_BT[:, None]
         return Future(
             summed(self.sources.one_hot(batch)),
-            summed(self.scale.cut(batch.numerical_BTN)[..., self.amounts.positions]),
+            summed(self.scale.to(batch.device).cut(batch.numerical_BTN)[..., self.amounts.positions]),
             self.values.sums(entries, is_within_BKHT[:, :, MIDDLE].float()) > 0,
-            self.values.sums(entries, (before_BKT & (after_BKT >= -self.horizons_us_H[MIDDLE])).float()) > 0,
-            ~(self.values.sums(entries, before_BKT.float()) > 0) & self.values.is_value_V,
+            self.values.sums(entries, (before_BKT & (after_BKT >= -horizons_us_H[MIDDLE])).float()) > 0,
+            ~(self.values.sums(entries, before_BKT.float()) > 0) & self.values.is_value_V.to(batch.device),
         )
 
     def _losses(self, guesses: Guesses, future: Future, drawn: Times) -> Tensor:
@@ -180,7 +181,7 @@ class DenseFuture:
         entropy = functional.binary_cross_entropy_with_logits
         known_BK1H, used_BK1 = drawn.is_known_BKH[:, :, None].float(), drawn.is_used_BK[:, :, None].float()
         happens_BKSH, counts_BKSH = (future.counts_BKSH > 0).float(), future.counts_BKSH.log1p()
-        scaled_BKNH = future.amounts_BKNH / self.deviation_NH
+        scaled_BKNH = future.amounts_BKNH / self.deviation_NH.to(future.amounts_BKNH.device)
         has_next_BKV = future.has_next_BKV.float()
         of_horizons = [
             entropy(guesses.any_BKSH, happens_BKSH, reduction="none"),

@@ -13,7 +13,7 @@ from caspr_spark.registry import CURVE
 
 TRAINING_VERSION = 6
 """Raise it when a change of the code gives other weights from the same inputs."""
-NO_EFFECT = ("launcher", "threads", "timeout_seconds", "max_restarts", "tensorboard", "own_heads")
+NO_EFFECT = ("launcher", "threads", "device", "timeout_seconds", "max_restarts", "tensorboard", "own_heads")
 """Settings that move a weight by rounding at most: a change of them is no reason to train again."""
 
 

@@ -15,7 +15,8 @@ from caspr_spark.pretrain.objectives import MASKING, MEMORY, hash_of, splitmix64
 def masked_events(batch: Batch, *, seed: int, epoch: int, mask_share: float) -> Tensor:
     """is_masked_BT: round(mask_share * n) of a customer's n events, at least 1 and at most n - 1; none where n is 1."""
     num_events = batch.event_times_BT.shape[1]
-    hash_BT = splitmix64(hash_of(MASKING, seed, epoch, batch.customer_key_B)[:, None] ^ torch.arange(num_events))
+    hash_B1 = hash_of(MASKING, seed, epoch, batch.customer_key_B)[:, None]
+    hash_BT = splitmix64(hash_B1 ^ torch.arange(num_events, device=batch.device))
     hash_BT = torch.where(batch.is_real_BT, hash_BT, torch.iinfo(torch.int64).max)
     rank_BT = hash_BT.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
     wanted_B = (mask_share * batch.num_events_B.double() + 0.5).floor().long()
@@ -60,7 +61,7 @@ class MaskedRecovery:
         """float32 [A]: summed loss of the masked events in which the attribute is present. Logits exist only there."""
         is_masked_BT, sees_events_B = drawn
         if not is_masked_BT.any():
-            return torch.zeros(self.size)
+            return torch.zeros(self.size, device=batch.device)
         assert network.heads is not None
         decoded_MD = network(batch, is_masked_BT, sees_events_B)
         scale = network.encoder.event_vectors.scale

@@ -66,7 +66,7 @@ class NextEvent:
         newest_B1 = times_BT.gather(1, batch.num_events_B[:, None] - 1)
         num_followed_B1 = ((times_BT < newest_B1) & is_real_BT).sum(dim=1, keepdim=True)
         hash_B = hash_of(NEXT_EVENTS, self.seed, epoch, batch.customer_key_B)
-        uniform_BK = uniform(splitmix64(hash_B[:, None] ^ torch.arange(self.num_times)))
+        uniform_BK = uniform(splitmix64(hash_B[:, None] ^ torch.arange(self.num_times, device=batch.device)))
         drawn_BK = times_BT.gather(1, (uniform_BK * num_followed_B1).long())
         is_until_BKT = (times_BT[:, None] <= drawn_BK[:, :, None]) & is_real_BT[:, None]
         is_used_BK = (num_followed_B1 > 0).expand_as(drawn_BK)
@@ -79,7 +79,7 @@ class NextEvent:
 
     def sums(self, network: Network, batch: Batch, drawn: NextEvents) -> Tensor:
         if not drawn.is_used_BK.any():
-            return torch.zeros(self.size)
+            return torch.zeros(self.size, device=batch.device)
         assert isinstance(network.encoder, CausalEncoder)
         assert network.next_event is not None
         embedding_ME = network.encoder.at(batch, drawn.as_of_BK)[drawn.is_used_BK]

@@ -20,6 +20,8 @@ class Ranks(Protocol):
 
     rank: int
     size: int
+    local_rank: int
+    """Among the ranks of this host."""
 
     def sum_(self, tensor: Tensor) -> None:
         """Replace `tensor` by its sum over the ranks, equal bit for bit on each."""
@@ -36,6 +38,7 @@ class SingleRank:
 
     rank = 0
     size = 1
+    local_rank = 0
 
     def sum_(self, tensor: Tensor) -> None:
         pass
@@ -57,27 +60,44 @@ class HorovodRanks:
         hvd.init()
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
+        self.local_rank: int = hvd.local_rank()
+        self.reaches_gpus: bool = hvd.nccl_built()
 
     def sum_(self, tensor: Tensor) -> None:
-        self.hvd.allreduce_(tensor, op=self.hvd.Sum, name=f"sum.{tensor.dtype}.{tensor.numel()}")
+        exchanged = self._reachable(tensor)
+        self.hvd.allreduce_(exchanged, op=self.hvd.Sum, name=f"sum.{tensor.dtype}.{tensor.numel()}")
+        if exchanged is not tensor:
+            tensor.copy_(exchanged)
 
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
         for index, tensor in enumerate(tensors):
-            self.hvd.broadcast_(tensor, root_rank=0, name=f"broadcast.{index}.{tensor.dtype}.{tensor.numel()}")
+            sent = self._reachable(tensor)
+            self.hvd.broadcast_(sent, root_rank=0, name=f"broadcast.{index}.{tensor.dtype}.{tensor.numel()}")
+            if sent is not tensor:
+                tensor.copy_(sent)
+
+    def _reachable(self, tensor: Tensor) -> Tensor:
+        """The tensor, or a copy of it where this Horovod, built without NCCL, can read it."""
+        return tensor if self.reaches_gpus else tensor.cpu()
 
     def close(self) -> None:
         self.hvd.shutdown()
 
 
 class TorchRanks:
-    """Processes that torchrun started, over gloo. They find one another over the file of STORE, or over a socket."""
+    """Processes that torchrun started. They find one another over the file of STORE, or over a socket.
 
-    def __init__(self, timeout_seconds: int) -> None:
+    They exchange over gloo, from GPU to GPU over NCCL where each has one of its own.
+    """
+
+    def __init__(self, timeout_seconds: int, *, shares_gpus: bool) -> None:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         path = os.environ.get(STORE)
         store = torch.distributed.FileStore(path, size) if path else None  # type: ignore[attr-defined]
+        self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        backend = "gloo" if shares_gpus else "cpu:gloo,cuda:nccl"
         torch.distributed.init_process_group(
-            "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout_seconds)
+            backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout_seconds)
         )
         self.rank = torch.distributed.get_rank()
         self.size = torch.distributed.get_world_size()
@@ -98,5 +118,7 @@ def open_ranks(launcher: str, timeout_seconds: int) -> Ranks:
     if launcher in ("horovod", "horovod_spark"):
         return HorovodRanks()
     if launcher in ("torchrun", "torch_spark"):
-        return TorchRanks(timeout_seconds)
+        of_host = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        shares_gpus = launcher == "torch_spark" or torch.cuda.device_count() < of_host  # a task of Spark is alone
+        return TorchRanks(timeout_seconds, shares_gpus=shares_gpus)
     return SingleRank()

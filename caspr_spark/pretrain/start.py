@@ -32,6 +32,8 @@ WORKER_MODULE, HOROVODRUN_MODULE = "caspr_spark.pretrain.worker", "caspr_spark.p
 LOG_FILE, SPEC_FILE = "workers.log", "spec.json"
 RENDEZVOUS_FILE, STORE_FILE = "rendezvous", "store"
 """Over which torchrun and its workers find one another."""
+TASK_GPUS = "spark.task.resource.gpu.amount"
+"""Spark's setting: GPUs of a task."""
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 45
 """The workers' own watchdogs come first, and torchrun's 30 seconds for workers that do not end when told to."""
@@ -123,7 +125,6 @@ def _in_spark(job: Job, progress: Progress) -> None:
     context = pyspark and pyspark.SparkContext._active_spark_context
     if context is None:
         raise ConfigError(f"pretrain.launcher: '{job.pretrain.launcher}' needs a running Spark session, found none")
-    run = _by_horovod if job.pretrain.launcher == "horovod_spark" else _by_torch
     is_done, hangs = threading.Event(), list[str]()
 
     def watch() -> None:
@@ -134,7 +135,10 @@ def _in_spark(job: Job, progress: Progress) -> None:
     watcher = threading.Thread(target=watch, name="pretrain progress", daemon=True)
     watcher.start()
     try:
-        run(job, is_local=context.master.startswith("local["))
+        if job.pretrain.launcher == "horovod_spark":
+            _by_horovod(job, is_local=context.master.startswith("local["))
+        else:
+            _by_torch(job, has_gpus=float(context.getConf().get(TASK_GPUS, "0")) > 0)
     except Exception as error:  # both raise what their workers and Spark raise, and Exception itself
         raise _failure(job, hangs[0] if hangs else str(error)) from error
     finally:
@@ -159,11 +163,11 @@ def _by_horovod(job: Job, *, is_local: bool) -> None:
         )
 
 
-def _by_torch(job: Job, *, is_local: bool) -> None:
-    """Each task starts torchrun for one worker."""
+def _by_torch(job: Job, *, has_gpus: bool) -> None:
+    """Each task starts torchrun for one worker, with the GPUs that Spark gave the task."""
     from pyspark.ml.torch.distributor import TorchDistributor
 
-    distributor = TorchDistributor(num_processes=job.pretrain.num_workers, local_mode=False, use_gpu=False)
+    distributor = TorchDistributor(num_processes=job.pretrain.num_workers, local_mode=False, use_gpu=has_gpus)
     distributor.run(run_worker_of, job.model_dump_json())
 
 

@@ -92,6 +92,7 @@ def _save(folder: Path, state: TrainingState) -> None:
             "waiting_seconds": under_way.waiting_seconds,
             "exchange_seconds": under_way.exchange_seconds,
         }
+    tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
     text = json.dumps(about)
     part = folder / PART_FILE
     save_file(tensors, part, {"state": text, "sha256": _digest(tensors, text)})

@@ -13,25 +13,25 @@ from torch import Tensor
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import SequenceManifest, Split, read_manifest
 from caspr_spark.model import chance
-from caspr_spark.model.batch import Batch, batch_of, by_length, chunk_events, even_groups, known_columns
+from caspr_spark.model.batch import Batch, batch_of, by_length, known_columns
 from caspr_spark.model.checkpoint import save_checkpoint
+from caspr_spark.model.network import use_bf16
 from caspr_spark.model.wide import tables_of
-from caspr_spark.pretrain.chunks import LEAST_CHUNKS, MOST_CUSTOMERS, WHOLE_CHUNK, ChunkThreads
+from caspr_spark.pretrain.chunks import WHOLE_CHUNK, ChunkThreads, cut
 from caspr_spark.pretrain.contrastive import SHORTEST_SLICE
+from caspr_spark.pretrain.device import CPU, device_of, is_bf16
 from caspr_spark.pretrain.finetune import finetuning
-from caspr_spark.pretrain.goal import Goal, WholeObjective, pretraining
+from caspr_spark.pretrain.goal import Goal, pretraining
 from caspr_spark.pretrain.job import EpochRecord, Job
 from caspr_spark.pretrain.ranks import Ranks
 from caspr_spark.pretrain.reader import Rows, SequenceReader
+from caspr_spark.pretrain.schedule import learning_rate
 from caspr_spark.pretrain.state import TrainingState, UnderWay, load_state, save_state
+from caspr_spark.pretrain.tally import Tally
 from caspr_spark.pretrain.weights import FlatWeights, adam_step
 
 VALIDATION_EPOCH = 0
 """What is drawn for validation customers is that of this epoch, always: their loss is comparable between epochs."""
-WARM_SHARE = 0.3
-"""Of the steps of schedule one_cycle, over which the learning rate rises."""
-FIRST_RATE, LAST_RATE = 0.04, 4e-6
-"""Of the highest learning rate."""
 ALL_RANKS = 1_008
 """In place of a rank, where all of them draw the same."""
 SAVE_SECONDS, SAVE_SHARE = 30.0, 0.05
@@ -103,31 +103,6 @@ def _is_over(state: TrainingState, patience: int) -> bool:
     return state.best is not None and state.num_epochs - state.best.epoch >= patience
 
 
-@dataclass
-class Tally:
-    """Sums and counts [A] of one pass over a split, all ranks together once the pass is over."""
-
-    objective: WholeObjective
-    sums_A: Tensor
-    counts_A: Tensor
-    rows: int = 0
-    waiting_seconds: float = 0.0
-    exchange_seconds: float = 0.0
-
-    @property
-    def by_attribute(self) -> dict[str, float]:
-        return self.objective.by_name(self.sums_A, self.counts_A)
-
-    @property
-    def has_any(self) -> bool:
-        return bool(self.by_attribute)
-
-    @property
-    def loss(self) -> float:
-        """Mean over the objectives, by their weights; 1.0 is the best constant guess."""
-        return self.objective.loss(self.sums_A, self.counts_A)
-
-
 class _Trainer:
     """What stays the same from epoch to epoch."""
 
@@ -142,13 +117,18 @@ class _Trainer:
             SequenceReader(job.manifest_folder, self.manifest, split, keys=self.goal.keys_of(split), **shard)
             for split in get_args(Split)
         )
+        self.device = CPU
         self.objective.fit(self.network, self._all_chunks, ranks)
+        self.device = device_of(job.pretrain.device, ranks)
+        self.network.to(self.device)
+        if is_bf16(job.pretrain.precision, self.device):
+            use_bf16(self.network)
         weights = [group.weights for group in self.goal.groups]
         self.flat = FlatWeights(weights, self.objective.size, tables=tables_of(self.network))
         self.next_save = time.monotonic() + SAVE_SECONDS
         self.exchange_seconds = 0.0
         """Of the last step."""
-        self.threads = ChunkThreads(job.pretrain.threads)
+        self.threads = ChunkThreads(job.pretrain.threads if self.device == CPU else 1)
         self.num_steps = max(-(-rows // job.pretrain.batch_size) for rows in self.training.rows_by_rank)
         """Steps an epoch, the same on every rank; a rank that has run out of customers adds nothing to the last."""
 
@@ -165,6 +145,8 @@ class _Trainer:
         if state is not None:
             self.flat.weights_W.data.copy_(state.weights_W)
             state.weights_W = self.flat.weights_W.detach()
+            kept = (state.first_moment_W, state.second_moment_W, state.best_W)
+            state.first_moment_W, state.second_moment_W, state.best_W = (one.to(self.device) for one in kept)
         return state
 
     def _check_same_state(self, state: TrainingState | None) -> None:
@@ -204,11 +186,10 @@ class _Trainer:
             sums_A, counts_A = self._step(self._chunks(rows) if rows else [], epoch, step)
             tally.exchange_seconds += self.exchange_seconds
             if counts_A.any():
-                rate = self._learning_rate(state.num_steps)
+                settings, moments = self.job.pretrain, (state.first_moment_W, state.second_moment_W)
+                rate = learning_rate(settings, state.num_steps, num_steps_an_epoch=self.num_steps)
                 rates = [group.rate_share * rate for group in self.goal.groups]
-                moments = (state.first_moment_W, state.second_moment_W)
-                decay = self.job.pretrain.weight_decay
-                adam_step(self.flat, moments, rates, num_steps=state.num_steps, weight_decay=decay)
+                adam_step(self.flat, moments, rates, num_steps=state.num_steps, weight_decay=settings.weight_decay)
                 state.num_steps += 1
             tally.sums_A += sums_A
             tally.counts_A += counts_A
@@ -241,15 +222,15 @@ class _Trainer:
         drawn = [self.objective.draw(chunk, epoch=epoch) for chunk in chunks]
         counts_A = torch.zeros(self.objective.size, dtype=torch.float64)
         for chunk, of_chunk in zip(chunks, drawn, strict=True):
-            counts_A += self.objective.counts(chunk, of_chunk)
+            counts_A += self.objective.counts(chunk, of_chunk).cpu()
         self.exchange_seconds = 0.0
         self._exchange(counts_A)
-        weights_A = self.objective.weights(counts_A).float()
+        weights_A = self.objective.weights(counts_A).float().to(self.device)
         seeds = [(self._seed(epoch) * 1_009 + of) * 1_000_003 + step for of in (self.ranks.rank, ALL_RANKS)]
         own_seed, step_seed = (seed * 100_003 % 2**62 for seed in seeds)
 
         def learned(number: int) -> tuple[Tensor, Sequence[Tensor | None]]:
-            with chance.seeded(chunk_seed=own_seed + number, step_seed=step_seed):
+            with chance.seeded(chunk_seed=own_seed + number, step_seed=step_seed, device=self.device):
                 sums_A = self.objective.sums(self.network, chunks[number], drawn[number])
             if not sums_A.requires_grad:
                 return sums_A, ()
@@ -271,7 +252,7 @@ class _Trainer:
                 "checkpoint was written"
             )
         self.flat.scale((self.job.pretrain.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
-        return self.flat.extra.double(), counts_A
+        return self.flat.extra.double().cpu(), counts_A
 
     def _exchange(self, tensor: Tensor) -> None:
         started = time.monotonic()
@@ -285,9 +266,11 @@ class _Trainer:
         batches = self.validation.batches(self.job.pretrain.batch_size, shuffle_seed=None)
 
         def judged(chunk: Batch) -> tuple[Tensor, Tensor]:
-            with torch.inference_mode(), chance.seeded(chunk_seed=0, step_seed=self._seed(VALIDATION_EPOCH)):
+            seeds = {"chunk_seed": 0, "step_seed": self._seed(VALIDATION_EPOCH)}
+            with torch.inference_mode(), chance.seeded(**seeds, device=self.device):
                 drawn = self.objective.draw(chunk, epoch=VALIDATION_EPOCH)
-                return self.objective.sums(self.network, chunk, drawn), self.objective.counts(chunk, drawn)
+                sums_A, counts_A = self.objective.sums(self.network, chunk, drawn), self.objective.counts(chunk, drawn)
+            return sums_A.cpu(), counts_A.cpu()
 
         while rows := self._next(batches, tally):
             for sums_A, counts_A in self.threads.map(judged, self._chunks(rows)):
@@ -301,7 +284,7 @@ class _Trainer:
 
     def check_same_weights(self, best_W: Tensor) -> None:
         """Raise CasprError, on all ranks alike, where one has other weights than rank 0."""
-        digest = hashlib.sha256(best_W.numpy().data).digest()
+        digest = hashlib.sha256(best_W.cpu().numpy().data).digest()
         if num_others := self._num_others(torch.tensor(list(digest))):
             raise CasprError(
                 f"{self.job.stage}: {num_others} workers hold other weights than the first; nothing was written"
@@ -318,7 +301,8 @@ class _Trainer:
     def save(self, state: TrainingState) -> str:
         """Write the checkpoint."""
         curve = [record.model_dump_json() for record in state.curve]
-        return save_checkpoint(self.job.root, self.goal.record, self.network.state_dict(), curve)
+        weights = {name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
+        return save_checkpoint(self.job.root, self.goal.record, weights, curve)
 
     def _tally(self) -> Tally:
         zeros_A = torch.zeros(self.objective.size, dtype=torch.float64)
@@ -327,17 +311,6 @@ class _Trainer:
     def _seed(self, epoch: int) -> int:
         """Of all that is drawn in this epoch and does not depend on the customer alone."""
         return self.job.seed % 2**31 * 100_003 + epoch
-
-    def _learning_rate(self, num_steps: int) -> float:
-        """After so many steps: constant, or rising and falling along half a cosine each (one cycle)."""
-        highest = self.job.pretrain.learning_rate
-        if self.job.pretrain.schedule == "constant":
-            return highest
-        done = num_steps / (self.num_steps * self.job.pretrain.max_epochs)
-        rising = min(done / WARM_SHARE, 1.0)
-        falling = max(done - WARM_SHARE, 0.0) / (1.0 - WARM_SHARE)
-        start, share = (FIRST_RATE, rising) if done < WARM_SHARE else (LAST_RATE, 1.0 - falling)
-        return highest * (start + (1.0 - start) * (1.0 - math.cos(math.pi * share)) / 2)
 
     def _all_chunks(self) -> Iterator[Batch]:
         """The training customers of this rank, once, in the order of the files; those of similar length together."""
@@ -364,14 +337,9 @@ class _Trainer:
         if whole or self.objective.compares_customers:
             groups = list(by_length(rows["num_events"], most_customers=WHOLE_CHUNK))
         else:
-            groups = even_groups(
-                rows["num_events"],
-                most_customers=MOST_CUSTOMERS,
-                most_events=chunk_events(self.job.model.width),
-                least_groups=LEAST_CHUNKS,
-            )
+            groups = cut(rows["num_events"], width=self.job.model.width, device=self.device)
         return [
-            batch_of({name: values[chosen] for name, values in rows.items()}, layout, self.as_of_us)
+            batch_of({name: values[chosen] for name, values in rows.items()}, layout, self.as_of_us).to(self.device)
             for chosen in groups
         ]
 

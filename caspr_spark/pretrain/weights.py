@@ -51,7 +51,7 @@ class FlatWeights:
         for number, parameter in dense:
             self.sizes[number] += parameter.numel()
         num_dense = sum(self.sizes)
-        self.message = torch.zeros(num_dense + num_extra)
+        self.message = self.weights_W.new_zeros(num_dense + num_extra)
         self.gradient = self.message[:num_dense]
         self.extra = self.message[num_dense:]
         self.gradients: list[Tensor] = []
@@ -92,7 +92,7 @@ class FlatWeights:
         """Make `rows` of what was added; `sum_` replaces a tensor by its sum over the ranks."""
         if not self.tables:
             return
-        is_met = torch.zeros(sum(len(table.parameter) for table in self.tables))
+        is_met = self.weights_W.new_zeros(sum(len(table.parameter) for table in self.tables))
         of_tables = torch.split(is_met, [len(table.parameter) for table in self.tables])
         for is_met_V, found in zip(of_tables, self.found, strict=True):
             for gradient in found:
@@ -100,7 +100,7 @@ class FlatWeights:
         sum_(is_met)
         ids = [is_met_V.nonzero()[:, 0] for is_met_V in of_tables]
         shapes = [(len(ids_R), table.parameter.shape[1]) for ids_R, table in zip(ids, self.tables, strict=True)]
-        message = torch.zeros(sum(rows * width for rows, width in shapes))
+        message = self.weights_W.new_zeros(sum(rows * width for rows, width in shapes))
         parts = torch.split(message, [rows * width for rows, width in shapes])
         sums = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
         for ids_R, sum_RX, found in zip(ids, sums, self.found, strict=True):
@@ -144,7 +144,7 @@ def adam_step(
     `moments`: first_moment_W and second_moment_W. Rows of a table that the step did not meet stay as they are, moments
     and decay included (as torch.optim.SparseAdam does).
     """
-    step = torch.tensor(float(num_steps + 1))
+    step = torch.tensor(float(num_steps + 1), device=flat.weights_W.device)
     num_dense = len(flat.gradient)
     dense_parts = (flat.weights_W[:num_dense], flat.gradient, *(moment_W[:num_dense] for moment_W in moments))
     of_groups = [torch.split(part, flat.sizes) for part in dense_parts]

@@ -18,6 +18,8 @@ from caspr_spark.lease import lease
 from jobs.cli import app, main, models, parsed_as_of, rejected
 from pipelines.scored_models import Runner, refused
 from pipelines.summary import Summary
+from tests.embed.planted_root import planted_root
+from tests.pretrain.planted import FilePlan
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
@@ -76,13 +78,14 @@ def test_help_of_a_verb_names_its_options(verb: str, capsys: pytest.CaptureFixtu
 
 
 def test_models_has_a_verb_for_each_thing_that_can_be_done_with_them() -> None:
-    assert OF_MODELS == ["ls", "rollback", "set", "show", "unset"]
+    assert OF_MODELS == ["export", "ls", "rollback", "set", "show", "unset"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["set", "challenger", "nowhere"], "there is no model 'nowhere'; it has none"),
+        (["export", "nowhere"], "there is no model 'nowhere'; it has none"),
         (["set", "winner", "m1"], "'winner' is not one of 'champion', 'challenger'"),
         (["unset", "champion"], "'champion' is not"),
     ],
@@ -95,6 +98,15 @@ def test_a_model_or_alias_that_there_is_not_is_said(
     code, _, err = outcome(capsys, "models", *arguments, "--config", SHOP, "--config", str(overlay))
     assert code == 2
     assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", err).split())
+
+
+def test_a_model_is_exported_into_its_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    root, overlay = planted_root(tmp_path / "root", [FilePlan("training", (20,))]), tmp_path / "root.yaml"
+    overlay.write_text(f"root: {root}\n")
+    code, out, _ = outcome(capsys, "models", "export", "champion", "--config", SHOP, "--config", str(overlay))
+    assert code == 0
+    (path,) = root.glob("checkpoints/*/encoder.onnx")
+    assert path.parent.name in "".join(out.split())
 
 
 def test_the_installed_command_is_there() -> None:

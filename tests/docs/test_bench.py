@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark.evaluate.significance import TABLE_COLUMNS
 from caspr_spark.simulate.purchases import MEAN_LINES, accounts, order_lines
+from caspr_spark.simulate.random_sequences import random_sequences
+from jobs.bench_gpu import operations_a_customer
 from jobs.bench_quality import quality_lines
+from jobs.bench_train import sections
 from jobs.measuring import rss_mib_of_tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +164,37 @@ def test_training_and_scoring_are_measured_beside_a_peer(tmp_path: Path) -> None
     assert min(line["peak_rss_mib"] for line in lines if line["launcher"] != "peer") > 100
     assert 0 < lines[1]["sequences_per_second"] < lines[4]["sequences_per_second"]
     assert 0 < lines[0]["times_plain_arrow"] < 3
+
+
+@pytest.mark.slow
+def test_a_gpu_is_measured(tmp_path: Path) -> None:
+    """Where there is none, the command says so; then it is tried out on the CPU."""
+    command = [sys.executable, "-m", "jobs.bench_gpu", "--root", str(tmp_path)]
+    if not torch.cuda.is_available():
+        refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "sees no GPU here; nothing was measured" in refused.stderr
+    small = ["--device", "cpu", "--size", "paper", "--customers", "64", "--peak-tflops", "1"]
+    done = subprocess.run([*command, *small], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["precision"] for line in lines] == ["bf16", "float32"]
+    for line in lines:
+        assert line["tokens_per_second"] == pytest.approx(15 * line["sequences_per_second"], abs=1)
+        assert line["share_of_peak"] == pytest.approx(line["tflops"], abs=1e-4)
+
+
+def test_operations_are_counted_for_forward_and_backward_pass(tmp_path: Path) -> None:
+    """Against a count by hand: 6 for each weight of a layer and event, 12 for each pair of events and number."""
+    manifest = random_sequences(folder := tmp_path / "sequences", num_customers=64, num_events=32, row_groups=1)
+    model, how = sections({"launcher": "single", "recipe": "default", "cores": 1}, max_epochs=1)
+    changes = {"width": 128, "feed_forward": 512, "encoder_layers": 1}
+    counted = [
+        operations_a_customer(folder, manifest, model.model_copy(update=changes | {"encoder_layers": layers}), how)
+        for layers in (1, 3)
+    ]
+    weights = 4 * 128 * 128 + 2 * 128 * 512
+    assert (counted[1] - counted[0]) / 2 == pytest.approx(32 * weights * 6 + 12 * 32 * 32 * 128, rel=0.01)
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ TESTED_BY = {
     "make bench": "tests/docs/test_bench.py::test_each_stage_is_one_json_line",
     "make bench-train": "tests/docs/test_bench.py::test_training_and_scoring_are_measured_beside_a_peer",
     "make bench-distributed": "tests/docs/test_bench.py::test_workers_are_measured_against_one_process",
+    "make bench-gpu": "tests/docs/test_bench.py::test_a_gpu_is_measured",
     "make bench-refresh": "tests/docs/test_bench.py::test_a_refresh_is_measured_against_a_full_build",
     "make soak": "tests/docs/test_bench.py::test_a_short_soak_loses_and_doubles_nothing",
     "make dist": "tests/packaging/test_wheel.py::test_base_configuration_is_found",

@@ -53,7 +53,7 @@ def test_the_slow_tests_are_the_rest_of_the_tests() -> None:
 
 def test_dist_and_bench_run_what_their_tests_run() -> None:
     assert recipe("dist") == [".venv/bin/python tools/make_dist.py"]
-    for target in ("bench", "bench-train", "bench-distributed", "bench-refresh", "bench-quality", "soak"):
+    for target in ("bench", "bench-train", "bench-distributed", "bench-gpu", "bench-refresh", "bench-quality", "soak"):
         assert recipe(target) == [f".venv/bin/python -m jobs.{target.replace('-', '_')}"]
 
 

@@ -88,6 +88,14 @@ def test_every_customer_is_scored_once_as_the_encoder_would(spark: SparkSession,
     assert last_commit_notes(spark, EMBEDDINGS, config.root)["version"] == 0
 
 
+def test_onnx_runtime_scores_as_torch_does(spark: SparkSession, config: Config) -> None:
+    of_onnx = config.model_copy(update={"embed": config.embed.model_copy(update={"runtime": "onnx"})})
+    assert embed_customers(spark, of_onnx, AS_OF).rows_out == 60
+
+    rows = read_table(spark, EMBEDDINGS, config.root).collect()
+    same_vectors({row["customer_id"]: row["embedding"] for row in rows}, direct_vectors(Path(config.root)))
+
+
 @pytest.mark.parametrize(("batch_size", "tasks_a_core"), [(1, 4), (7, 1), (1000, 1)])
 def test_f74_vectors_do_not_depend_on_batch_size_or_tasks(
     spark: SparkSession, built: Path, batch_size: int, tasks_a_core: int, monkeypatch: pytest.MonkeyPatch
@@ -96,6 +104,7 @@ def test_f74_vectors_do_not_depend_on_batch_size_or_tasks(
     folder = sequences_folder(built, AS_OF)
     (checkpoint,) = [path for path in (built / "checkpoints").iterdir() if path.is_dir()]
     how = {"model_version": checkpoint.name, "as_of_us": AS_OF_US, "batch_size": batch_size, "threads": 1}
+    how |= {"runtime": "torch"}
     frame = score.scored_customers(spark, folder, read_manifest(folder), checkpoint=checkpoint, **how)
     scored = frame.collect()
 

@@ -102,12 +102,13 @@ def test_gaps_are_counted_from_the_last_event_that_is_not_masked() -> None:
     rows = {name: values[:1] for name, values in planted_rows(1, max_events=5).items()}
     rows |= {"num_events": np.array([4]), "event_times": np.array([[*times_of([10, 6, 5, 1]), 0]])}
     one = batch_of(rows, layout_of(5), AS_OF_US)
-    is_visible_BT = one.is_real_BT & torch.tensor([True, True, False, True])
+    is_masked_BT = torch.tensor([[False, False, True, False]])
 
-    since_BT, until_BT = gap_days(one, is_visible_BT)
+    since_BT, until_BT = gap_days(one, is_masked_BT)
 
     assert since_BT[0].tolist() == [0, 4, 1, 5]  # the third's own is computed, and hidden later
     assert until_BT[0].tolist() == [10, 6, 5, 1]
+    assert gap_days(one, None)[0][0].tolist() == [0, 4, 1, 4]
 
 
 def test_a_masked_event_is_its_position_and_nothing_else() -> None:

@@ -201,6 +201,8 @@ def pretrain_section(**changes: Any) -> PretrainSection:
         "launcher": "single",
         "num_workers": 1,
         "threads": 1,
+        "device": "cpu",
+        "precision": "auto",
         "mask_share": 0.3,
         "as_of_times": 4,
         "longest_horizon_days": None,

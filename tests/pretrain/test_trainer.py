@@ -20,6 +20,7 @@ from caspr_spark.pretrain.job import EpochRecord, pretrain_fingerprint
 from caspr_spark.pretrain.launch import pretrain
 from caspr_spark.pretrain.masked import MaskedRecovery
 from caspr_spark.pretrain.reader import Rows, SequenceReader
+from caspr_spark.pretrain.tally import Tally
 from caspr_spark.pretrain.weights import FlatWeights, adam_step
 from caspr_spark.registry import kept_models
 from tests.pretrain.planted import (
@@ -184,7 +185,7 @@ def test_training_stops_after_patience_epochs_and_keeps_the_best_weights(
 
     plain = trainer._Trainer.validate
 
-    def planted(self: trainer._Trainer) -> trainer.Tally:
+    def planted(self: trainer._Trainer) -> Tally:
         tally = plain(self)
         kept.append(self.flat.weights_W.detach().clone())
         tally.sums_A = tally.counts_A * self.objective.parts[0][1].terms.constant_A * next(curve)

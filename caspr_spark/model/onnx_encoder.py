@@ -1,0 +1,195 @@
+"""The encoder of a checkpoint as an ONNX file, for scoring without torch; and scoring with it.
+
+<root>/checkpoints/<model_version>/
+    encoder.onnx    inputs: the tensors of `Batch`, by name and shape; output: embedding_BE, float32
+    encoder.json    model_version, and SHA-256 of encoder.onnx
+
+Weights and operations are those of torch's encoder, so vectors are the same up to rounding. Events are to be given as
+`batch_of` gives them: oldest first, padding wiped.
+"""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from caspr_spark.errors import ConfigError, UnsafeError
+from caspr_spark.lineage import file_sha256
+from caspr_spark.manifest import Layout
+from caspr_spark.model.batch import WIDTHS, Batch
+from caspr_spark.model.checkpoint import load_checkpoint
+from caspr_spark.model.network import Encoder
+from caspr_spark.model.scoring import LoadedEncoder, network_of
+from caspr_spark.registry import read_model, replace_text, sync, verified_index
+
+ONNX, ABOUT = "encoder.onnx", "encoder.json"
+OUTPUT = "embedding_BE"
+INPUTS = tuple(field.name for field in fields(Batch))
+EXAMPLE = (3, 4)
+"""Customers and events of the batch that torch looks at; any other numbers do as well."""
+_MISSING = "ONNX needs packages that are not installed ({error}); run `pip install 'caspr-spark[onnx]'`"
+
+
+class _About(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model_version: str
+    sha256: str
+
+
+def onnx_encoder(checkpoint: Path) -> Path:
+    """The ONNX file of the checkpoint in this folder; it is written where there is none, or a damaged one.
+
+    Raises UnsafeError where the checkpoint was changed, ConfigError where a package is not installed.
+    """
+    version = verified_index(checkpoint).model_version
+    with contextlib.suppress(UnsafeError):
+        return _verified(checkpoint, version)
+    part = checkpoint / f".{ONNX}.part"
+    _export(checkpoint, part)
+    sync(part)
+    about = _About(model_version=version, sha256=file_sha256(part))
+    os.replace(part, checkpoint / ONNX)  # a stop between the two files is found by the digest
+    replace_text(checkpoint / ABOUT, about.model_dump_json(indent=1))
+    return checkpoint / ONNX
+
+
+def load_onnx_encoder(checkpoint: Path, *, threads: int) -> LoadedEncoder:
+    """The encoder, computed by ONNX Runtime. Raises UnsafeError where its file is not what was written."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(_MISSING.format(error=error)) from None
+    version, model = verified_index(checkpoint).model_version, read_model(checkpoint)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(_verified(checkpoint, version), options, ["CPUExecutionProvider"])
+    names = [one.name for one in session.get_inputs()]  # an encoder has no use for some, and they are no inputs
+
+    def vectors_of(batch: Batch) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = session.run([OUTPUT], {name: getattr(batch, name).numpy() for name in names})[0]
+        return found
+
+    return LoadedEncoder(version, model, vectors_of)
+
+
+def _verified(checkpoint: Path, version: str) -> Path:
+    path = checkpoint / ONNX
+    try:
+        about = _About.model_validate_json((checkpoint / ABOUT).read_text())
+        found = file_sha256(path)
+    except (OSError, ValueError) as error:
+        raise UnsafeError(f"{path}: no ONNX file of this model, or a damaged one ({error}); export it again") from None
+    if about != _About(model_version=version, sha256=found):
+        raise UnsafeError(f"{path}: not what was written for model {version}; export it again")
+    return path
+
+
+class _ForExport(nn.Module):
+    """The tensors of a batch -> embedding_BE."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        bags = encoder.event_vectors.set_embeddings
+        for number, bag in enumerate(bags):
+            assert isinstance(bag, nn.EmbeddingBag)
+            bags[number] = _Summed(bag)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        embedding_BE: Tensor = self.encoder(Batch(*tensors)).embedding_BE
+        return embedding_BE
+
+
+class _Summed(nn.Module):
+    """An EmbeddingBag in operators that ONNX has; padding's row is zeros."""
+
+    def __init__(self, bag: nn.EmbeddingBag) -> None:
+        super().__init__()
+        self.rows = nn.Embedding.from_pretrained(bag.weight.detach())
+
+    def forward(self, ids_MS: Tensor) -> Tensor:
+        summed_MX: Tensor = self.rows(ids_MS).sum(dim=1)
+        return summed_MX
+
+
+def _export(checkpoint: Path, path: Path) -> None:
+    try:
+        from onnxscript import opset18 as op
+    except ImportError as error:
+        raise ConfigError(_MISSING.format(error=error)) from None
+
+    def searchsorted(sorted_sequence: Any, self: Any, **options: Any) -> Any:  # torch's names
+        """How many of a row are smaller; torch's other options are not in use."""
+        earlier = op.Less(op.Unsqueeze(sorted_sequence, _axes(op, 1)), op.Unsqueeze(self, _axes(op, 2)))
+        return op.ReduceSum(op.Cast(earlier, to=7), _axes(op, 2), keepdims=0)  # 7: int64
+
+    loaded = load_checkpoint(checkpoint)
+    encoder = network_of(loaded).encoder.eval()
+    example = _example(loaded.model.layout)
+    shapes = tuple(dict.fromkeys(_dynamic(name), torch.export.Dim.DYNAMIC) for name in INPUTS)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            _ForExport(encoder),
+            tuple(getattr(example, name) for name in INPUTS),
+            dynamo=True,
+            dynamic_shapes=(shapes,),
+            input_names=list(INPUTS),
+            output_names=[OUTPUT],
+            custom_translation_table={torch.ops.aten.searchsorted.Tensor: searchsorted},
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props["model_version"] = loaded.model_version
+    program.save(path, external_data=False)
+
+
+def _axes(op: Any, axis: int) -> Any:
+    return op.Constant(value_ints=[axis])
+
+
+def _dynamic(name: str) -> list[int]:
+    """The places of customers and events in a tensor's shape, as its name says it."""
+    letters = name.rpartition("_")[2]
+    return [place for place, letter in enumerate(letters) if letter in "BT"]
+
+
+def _example(layout: Layout) -> Batch:
+    num_customers, num_events = EXAMPLE
+    sizes = {"B": num_customers, "T": num_events, "C": "categorical", "S": "sets", "N": "numerical"}
+    sizes |= {"P": "profile_categorical", "Q": "profile_numerical"}
+    tensors = {}
+    for name in INPUTS:
+        of = [sizes[letter] for letter in name.rpartition("_")[2]]
+        shape = [WIDTHS[size](layout) if isinstance(size, str) else size for size in of]
+        kind = torch.float32 if "numerical" in name else torch.int64
+        tensors[name] = torch.zeros(shape, dtype=torch.bool if name == "is_real_BT" else kind)
+    tensors["num_events_B"] += num_events
+    tensors["event_times_BT"] += torch.arange(num_events)
+    tensors["as_of_B"] += num_events
+    tensors["is_real_BT"] |= True
+    return Batch(**tensors)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says of its own optimizations."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
