@@ -1,5 +1,6 @@
 """Vectors of the same customers and model with something taken out: further arms of the evaluation."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def _encoded(encoder: Any, columns: Columns, layout: Any, as_of_us: int) -> Arra
     vectors = np.zeros((len(has_events_B), encoder.embedding_size))
     left = {name: values[has_events_B] for name, values in columns.items()}
     if has_events_B.any():
-        vectors[has_events_B] = encode(encoder, left, layout, as_of_us)
+        vectors[has_events_B] = encode(encoder, left, layout, as_of_us, threads=os.cpu_count() or 1)
     return vectors
 
 

@@ -200,7 +200,8 @@ def _frozen(
     encoder, as_of_us = load_encoder(checkpoint), round(manifest.as_of.timestamp() * 1_000_000)
     vectors = np.empty((len(customers), encoder.embedding_size))
     for positions, rows in _batches(folder, manifest, customers):
-        vectors[positions] = encoder.encode(known_columns(rows, encoder.manifest_requirements.layout), as_of_us)
+        known = known_columns(rows, encoder.manifest_requirements.layout)
+        vectors[positions] = encoder.encode(known, as_of_us, threads=os.cpu_count() or 1)
     labels, part = customers["label"].to_numpy(), customers["part"].to_numpy()
     training, validation = (Data(vectors[part == name], labels[part == name]) for name in ("training", "validation"))
     head = logistic if is_yes_or_no(labels) else ridge

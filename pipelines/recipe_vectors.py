@@ -1,5 +1,6 @@
 """Vectors of other recipes, trained on the same sequences as the model: further arms of the evaluation."""
 
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -99,4 +100,4 @@ def _trained(config: Config, cut: datetime, *, left_out: LeftOut | None = None) 
 
 def _vectors(folder: Path, stored: StoredSequences) -> Array:
     """float64 [C, E]."""
-    return load_encoder(folder).encode(stored.columns, stored.as_of_us).astype(float)
+    return load_encoder(folder).encode(stored.columns, stored.as_of_us, threads=os.cpu_count() or 1).astype(float)

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
@@ -60,8 +59,8 @@ def scored_customers(
     ]
     num_tasks = min(len(row_groups), TASKS_A_CORE * spark.sparkContext.defaultParallelism)
     numbers = spark.range(0, len(row_groups), 1, num_tasks)
-    load = partial(_loaded, str(checkpoint), threads, runtime)
-    score = _scorer(row_groups, manifest.layout, load, model_version, as_of_us, batch_size)
+    load = partial(_loaded, str(checkpoint), runtime)
+    score = _scorer(row_groups, manifest.layout, load, model_version, as_of_us, batch_size, threads)
     return numbers.mapInArrow(score, _SCORED)
 
 
@@ -72,24 +71,27 @@ def _scorer(
     model_version: str,
     as_of_us: int,
     batch_size: int,
+    threads: int,
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         encoder = load()
         if encoder.model_version != model_version:
             raise UnsafeError(f"checkpoint: expected model {model_version}, found {encoder.model_version}")
+        has_grown = layout != encoder.layout
+        encode = partial(_encoded, encoder, as_of_us=as_of_us, has_grown=has_grown, threads=threads)
         columns = list(dict.fromkeys(["customer_id", "num_events", "event_times", *encoder.columns]))
         for numbers in batches:
             for number in numbers.column("id").to_pylist():
                 file, place = row_groups[number]
                 with pq.ParquetFile(file) as parquet:
                     for batch in parquet.iter_batches(batch_size, [place], columns, use_threads=False):
-                        yield from _encoded(encoder, batch, as_of_us, has_grown=layout != encoder.layout)
+                        yield from encode(batch)
 
     return score
 
 
 def _encoded(
-    encoder: LoadedEncoder, batch: pa.RecordBatch, as_of_us: int, *, has_grown: bool
+    encoder: LoadedEncoder, batch: pa.RecordBatch, *, as_of_us: int, has_grown: bool, threads: int
 ) -> Iterator[pa.RecordBatch]:
     """The rows of a batch with their vectors; those of which one cannot be encoded by halves, that one without.
 
@@ -97,12 +99,13 @@ def _encoded(
     """
     try:
         columns = {name: _flat(batch.column(name), batch.num_rows) for name in encoder.columns}
-        vectors = encoder.encode(known_columns(columns, encoder.layout) if has_grown else columns, as_of_us)
+        known = known_columns(columns, encoder.layout) if has_grown else columns
+        vectors = encoder.encode(known, as_of_us, threads=threads)
     except Exception as error:  # whatever is wrong with one row must not stop the others
         if batch.num_rows > 1:
             middle = batch.num_rows // 2
-            yield from _encoded(encoder, batch.slice(0, middle), as_of_us, has_grown=has_grown)
-            yield from _encoded(encoder, batch.slice(middle), as_of_us, has_grown=has_grown)
+            for half in (batch.slice(0, middle), batch.slice(middle)):
+                yield from _encoded(encoder, half, as_of_us=as_of_us, has_grown=has_grown, threads=threads)
         else:
             yield _with(batch, pa.array([None], _VECTOR), pa.array([f"{type(error).__name__}: {error}"]))
         return
@@ -128,9 +131,8 @@ def _last_times(batch: pa.RecordBatch) -> pa.Array:
 
 
 @cache
-def _loaded(checkpoint: str, threads: int, runtime: Runtime) -> LoadedEncoder:
-    torch.set_num_threads(threads)
-    return load_encoder(checkpoint) if runtime == "torch" else load_onnx_encoder(Path(checkpoint), threads=threads)
+def _loaded(checkpoint: str, runtime: Runtime) -> LoadedEncoder:
+    return load_encoder(checkpoint) if runtime == "torch" else load_onnx_encoder(Path(checkpoint))
 
 
 def _flat(column: pa.Array, num_rows: int) -> NDArray[np.generic]:

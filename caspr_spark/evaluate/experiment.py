@@ -130,8 +130,11 @@ def paired_scores(
 def in_parallel(of_split: Callable[[int, Split], Found], splits: Iterable[Split]) -> list[Found]:
     """What `of_split` finds for each (number, split), in their order; many are shared out over the processors."""
     numbered = list(enumerate(splits))
-    workers = Parallel(n_jobs=max(1, min(os.cpu_count() or 1, len(numbered) // SPLITS_A_WORKER)))
-    return list(workers(delayed(of_split)(number, split) for number, split in numbered))
+    return list(_workers(len(numbered))(delayed(of_split)(number, split) for number, split in numbered))
+
+
+def _workers(num_splits: int) -> Parallel:
+    return Parallel(n_jobs=max(1, min(os.cpu_count() or 1, num_splits // SPLITS_A_WORKER)))
 
 
 class _OfSplit(NamedTuple):
@@ -235,8 +238,10 @@ def bootstrap_rows(
 ) -> list[tuple[str, str, int, str, float]]:
     """Rows of SCORE_COLUMNS with the advantage of each (arm, head) over rfm; see BOOTSTRAP_ERROR."""
     rows = []
-    for (arm, head), splits_tested in tested.items():
-        for metric, (error, better) in advantages(splits_tested, labels, weighted, seed=seed).items():
+    workers = _workers(max((len(of_splits) for of_splits in tested.values()), default=0))
+    found = workers(delayed(advantages)(of_splits, labels, weighted, seed=seed) for of_splits in tested.values())
+    for (arm, head), of_metrics in zip(tested, found, strict=True):
+        for metric, (error, better) in of_metrics.items():
             rows.append((arm, head, 0, f"{BOOTSTRAP_ERROR}.{metric}", error))
             rows.append((arm, head, 0, f"{BOOTSTRAP_BETTER}.{metric}", better))
     return rows

@@ -106,7 +106,7 @@ class ForgettingTransformer(nn.Module):
         log_days_BTT = (since_BTT.float() / MICROSECONDS_A_DAY).clamp_(0.0, LONGEST_GAP_DAYS).log1p_()
         bias_BHTT = -self.slopes_H11 * log_days_BTT.masked_fill_(~may_see_BTT, BLOCKED)[:, None]
         for block in self.blocks:
-            events_BTD = block(events_BTD, bias_BHTT)
+            events_BTD = block(events_BTD, bias_BHTT, looks_back=True)
         return events_BTD
 
 

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.nn import functional
 
 from caspr_spark.errors import ConfigError, UnsafeError
 from caspr_spark.lineage import file_sha256
@@ -64,7 +65,7 @@ def onnx_encoder(checkpoint: Path) -> Path:
     return checkpoint / ONNX
 
 
-def load_onnx_encoder(checkpoint: Path, *, threads: int) -> LoadedEncoder:
+def load_onnx_encoder(checkpoint: Path) -> LoadedEncoder:
     """The encoder, computed by ONNX Runtime. Raises UnsafeError where its file is not what was written."""
     try:
         import onnxruntime
@@ -72,8 +73,7 @@ def load_onnx_encoder(checkpoint: Path, *, threads: int) -> LoadedEncoder:
         raise ConfigError(_MISSING.format(error=error)) from None
     version, model = verified_index(checkpoint).model_version, read_model(checkpoint)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads, options.inter_op_num_threads = 1, 1  # as torch's: see `encode`
     session = onnxruntime.InferenceSession(_verified(checkpoint, version), options, ["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]  # an encoder has no use for some, and they are no inputs
 
@@ -117,11 +117,10 @@ class _Summed(nn.Module):
 
     def __init__(self, bag: nn.EmbeddingBag) -> None:
         super().__init__()
-        self.rows = nn.Embedding.from_pretrained(bag.weight.detach())
+        self.rows_VX = bag.weight
 
     def forward(self, ids_MS: Tensor) -> Tensor:
-        summed_MX: Tensor = self.rows(ids_MS).sum(dim=1)
-        return summed_MX
+        return functional.embedding(ids_MS, self.rows_VX).sum(dim=1)
 
 
 def _export(checkpoint: Path, path: Path) -> None:
@@ -132,8 +131,9 @@ def _export(checkpoint: Path, path: Path) -> None:
 
     def searchsorted(sorted_sequence: Any, self: Any, **options: Any) -> Any:  # torch's names
         """How many of a row are smaller; torch's other options are not in use."""
-        earlier = op.Less(op.Unsqueeze(sorted_sequence, _axes(op, 1)), op.Unsqueeze(self, _axes(op, 2)))
-        return op.ReduceSum(op.Cast(earlier, to=7), _axes(op, 2), keepdims=0)  # 7: int64
+        earlier: Any = op.Less(op.Unsqueeze(sorted_sequence, _axes(op, 1)), op.Unsqueeze(self, _axes(op, 2)))
+        counted: Any = op.Cast(earlier, to=7)  # int64
+        return op.ReduceSum(counted, _axes(op, 2), keepdims=0)
 
     loaded = load_checkpoint(checkpoint)
     encoder = network_of(loaded).encoder.eval()
@@ -167,8 +167,8 @@ def _dynamic(name: str) -> list[int]:
 
 def _example(layout: Layout) -> Batch:
     num_customers, num_events = EXAMPLE
-    sizes = {"B": num_customers, "T": num_events, "C": "categorical", "S": "sets", "N": "numerical"}
-    sizes |= {"P": "profile_categorical", "Q": "profile_numerical"}
+    sizes: dict[str, int | str] = {"B": num_customers, "T": num_events, "C": "categorical", "S": "sets"}
+    sizes |= {"N": "numerical", "P": "profile_categorical", "Q": "profile_numerical"}
     tensors = {}
     for name in INPUTS:
         of = [sizes[letter] for letter in name.rpartition("_")[2]]

@@ -12,6 +12,7 @@ from caspr_spark.errors import UnsafeError
 from caspr_spark.manifest import Fit, Layout
 from caspr_spark.model.batch import Batch, Columns, batch_of, by_length, chunk_events, columns_of
 from caspr_spark.model.checkpoint import Checkpoint, load_checkpoint
+from caspr_spark.model.chunk_threads import ChunkThreads
 from caspr_spark.model.network import Encoder, Network
 from caspr_spark.registry import ModelRecord, check_fits
 
@@ -47,22 +48,25 @@ class LoadedEncoder:
         """Raise UnsafeError, saying what differs, unless the model can read sequences of this fit."""
         check_fits(self.manifest_requirements, data)
 
-    def encode(self, columns: Columns, as_of_us: int | NDArray[np.int64]) -> NDArray[np.float32]:
+    def encode(self, columns: Columns, as_of_us: int | NDArray[np.int64], *, threads: int = 1) -> NDArray[np.float32]:
         """[B, E], one row a customer, in the order given. `as_of_us`: microseconds since 1970-01-01 UTC."""
         sizes = {"width": self.manifest_requirements.section.width, "embedding_size": self.embedding_size}
+        sizes["threads"] = threads
         return _by_chunks(self.vectors_of, columns, self.layout, as_of_us, **sizes)
 
 
 def encode(
-    encoder: Encoder, columns: Columns, layout: Layout, as_of_us: int | NDArray[np.int64]
+    encoder: Encoder, columns: Columns, layout: Layout, as_of_us: int | NDArray[np.int64], *, threads: int = 1
 ) -> NDArray[np.float32]:
-    """[B, E] float32. Customers of similar length go together, so that little is spent on padding.
+    """[B, E] float32. Customers of similar length go together, so that little is spent on padding; `threads` such
+    groups at a time, each on one thread.
 
     Raises UnsafeError where the columns contradict the layout, or where a vector is not finite.
     """
     was_training = encoder.training
     encoder.eval()
     sizes = {"width": encoder.width, "embedding_size": encoder.embedding_size}
+    sizes["threads"] = threads
     embedding_BE = _by_chunks(_of_torch(encoder), columns, layout, as_of_us, **sizes)
     encoder.train(was_training)
     return embedding_BE
@@ -85,6 +89,7 @@ def _by_chunks(
     *,
     width: int,
     embedding_size: int,
+    threads: int,
 ) -> NDArray[np.float32]:
     """As `encode`. `width` and `embedding_size`: of the encoder."""
     num_customers = len(num_events_B := np.asarray(columns["num_events"]))
@@ -95,9 +100,15 @@ def _by_chunks(
         if name in columns
     }
     embedding_BE = np.empty((num_customers, embedding_size), dtype=np.float32)
-    for chosen in by_length(num_events_B, most_customers=MOST_CUSTOMERS, most_events=chunk_events(width)):
+
+    def of_group(chosen: NDArray[np.intp]) -> NDArray[np.float32]:
         rows = {name: values[chosen] for name, values in by_customer.items()}
-        embedding_BE[chosen] = vectors_of(batch_of(rows, layout, as_of_B[chosen]))
+        return vectors_of(batch_of(rows, layout, as_of_B[chosen]))
+
+    groups = list(by_length(num_events_B, most_customers=MOST_CUSTOMERS, most_events=chunk_events(width)))
+    with ChunkThreads(threads) as workers:
+        for chosen, vectors_BE in zip(groups, workers.map(of_group, groups), strict=True):
+            embedding_BE[chosen] = vectors_BE
     if not np.isfinite(embedding_BE).all():
         num_bad = int((~np.isfinite(embedding_BE)).any(axis=1).sum())
         raise UnsafeError(f"encoder: {num_bad} of {num_customers} vectors are not finite; the checkpoint is damaged")

@@ -55,7 +55,7 @@ def test_vectors_are_those_of_torch(tmp_path: Path, model: str) -> None:
     """Of one customer and of many, of one event and of many, and as of a later time."""
     checkpoint = saved(tmp_path, MODELS[model])
     path = onnx_encoder(checkpoint)
-    of_torch, of_onnx = load_encoder(checkpoint), load_onnx_encoder(checkpoint, threads=1)
+    of_torch, of_onnx = load_encoder(checkpoint), load_onnx_encoder(checkpoint)
 
     one_event = {name: values[7:8] for name, values in ROWS.items()} | {"num_events": np.array([1])}
     for rows in (ROWS, {name: values[:1] for name, values in ROWS.items()}, one_event):
@@ -79,10 +79,10 @@ def test_a_damaged_file_is_refused_and_written_anew(exported: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(UnsafeError, match=r"encoder\.onnx: not what was written"):
-        load_onnx_encoder(exported, threads=1)
+        load_onnx_encoder(exported)
 
     onnx_encoder(exported)
-    load_onnx_encoder(exported, threads=1)
+    load_onnx_encoder(exported)
 
 
 def test_another_models_file_is_refused(exported: Path, tmp_path: Path) -> None:
@@ -90,18 +90,18 @@ def test_another_models_file_is_refused(exported: Path, tmp_path: Path) -> None:
     for name in ("encoder.onnx", "encoder.json"):
         (other / name).write_bytes((exported / name).read_bytes())
     with pytest.raises(UnsafeError, match="not what was written for model"):
-        load_onnx_encoder(other, threads=1)
+        load_onnx_encoder(other)
 
 
 def test_a_model_that_was_not_exported_says_so(tmp_path: Path) -> None:
     with pytest.raises(UnsafeError, match="no ONNX file of this model"):
-        load_onnx_encoder(saved(tmp_path, {}), threads=1)
+        load_onnx_encoder(saved(tmp_path, {}))
 
 
 def test_a_missing_package_is_named(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"pip install 'caspr-spark\[onnx\]'"):
-        load_onnx_encoder(exported, threads=1)
+        load_onnx_encoder(exported)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigError, match=r"pip install 'caspr-spark\[onnx\]'"):
         onnx_encoder(saved(tmp_path, {}))

@@ -1,0 +1,41 @@
+"""The chunks of a batch side by side, one a thread, and torch's operators in each on that thread alone.
+
+A chunk is small: shared out operator by operator, it would spend the processors on waiting for each other.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self, TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class ChunkThreads:
+    """While it is open, torch computes on one thread in each of `size` threads."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __enter__(self) -> Self:
+        self.of_torch = torch.get_num_threads()
+        torch.set_num_threads(1)
+        self.pool = ThreadPoolExecutor(self.size, thread_name_prefix="chunk")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.pool.shutdown()
+        torch.set_num_threads(self.of_torch)
+
+    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """The results in the order of the items; no more of them at a time than there are threads."""
+        if self.size == 1:
+            yield from map(work, items)
+            return
+        for start in range(0, len(items), self.size):
+            yield from self.pool.map(work, items[start : start + self.size])
