@@ -11,11 +11,13 @@ that precision; null for a card that is not listed here, where --peak-tflops say
 """
 
 import json
+import re
 import shutil
 import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from caspr_spark.config import ModelSection, PretrainSection
 from caspr_spark.manifest import SequenceManifest, read_manifest
+from caspr_spark.model import blocks
 from caspr_spark.model.batch import batch_of
 from caspr_spark.model.network import Network, use_bf16
 from caspr_spark.pretrain.combined import Combined
@@ -45,7 +48,9 @@ PEAK_TFLOPS = {
     "H100": {"float32": 67.0, "bf16": 989.0},
     "H200": {"float32": 67.0, "bf16": 989.0},
 }
-"""Part of a card's name -> precision -> dense products, 10^12 operations a second, by its data sheet; no TF32."""
+"""Word of a card's name -> precision -> dense products, 10^12 operations a second, by its data sheet; no TF32."""
+SLOWER = {"PCIe", "NVL", "MIG"}
+"""Words of cards that have less than that."""
 COUNTED_CUSTOMERS = 4
 LARGE = {"width": 512, "num_heads": 8, "feed_forward": 2048, "encoder_layers": 12, "embedding_size": 256}
 
@@ -84,16 +89,24 @@ def bench_gpu(
         for number in precision or ["bf16", "float32"]:
             how = {"device": device, "precision": number, "batch_size": min(STEP[one], num_customers)}
             found = _measured(one, how, folder, manifest, root / f"model-{one}-{number}")
-            peak = peak_tflops or next((of.get(number) for name, of in PEAK_TFLOPS.items() if name in card), None)
+            peak = peak_tflops or peak_of(card).get(number)
             found["share_of_peak"] = round(found["tflops"] / peak, 4) if peak else None
             about: dict[str, Any] = {"bench": "gpu", "size": one, "precision": number}
             about |= {"customers": num_customers, "events": EVENTS[one]}
             print(json.dumps(about | found | {"card": card, "versions": versions(), "machine": machine()}), flush=True)
 
 
+def peak_of(card: str) -> dict[str, float]:
+    """Precision -> what PEAK_TFLOPS says of the card; {} where it says nothing."""
+    words = set(re.split(r"[ -]", card))
+    return {} if words & SLOWER else next((peak for name, peak in PEAK_TFLOPS.items() if name in words), {})
+
+
 def _measured(size: Size, how: dict[str, Any], folder: Path, manifest: SequenceManifest, place: Path) -> dict[str, Any]:
     model, settings = _sections(size, how)
     epochs: list[EpochRecord] = []
+    if how["device"] == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     pretrain(folder, model=model, pretrain=settings, seed=1, root=place, progress=epochs.append)
     fastest = min(epochs[1:], key=lambda epoch: epoch.seconds)
     rate = fastest.rows / fastest.seconds
@@ -127,7 +140,11 @@ def operations_a_customer(
     batch = batch_of(rows, manifest.layout, round(AS_OF.timestamp() * 1_000_000))
     objective.fit(network, lambda: iter([batch]), SingleRank())
     use_bf16(network)  # for then no attention is computed in another way than by products
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with (
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+        patch.object(blocks, "ROWS", manifest.layout.max_events),  # as on a GPU, all pairs
+    ):
         loss = objective.sums(network, batch, objective.draw(batch, epoch=1)).sum()
         torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
     return float(counter.get_total_flops()) / COUNTED_CUSTOMERS

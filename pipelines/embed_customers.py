@@ -11,7 +11,7 @@ from caspr_spark.disk import kept_on_disk
 from caspr_spark.embed.score import scored_customers
 from caspr_spark.errors import CasprError, GateError
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder
-from caspr_spark.model.onnx_encoder import onnx_encoder
+from caspr_spark.model.onnx_encoder import load_onnx_encoder, onnx_encoder
 from caspr_spark.model.scoring import load_encoder
 from caspr_spark.registry import checkpoint_folder
 from caspr_spark.runs import embedding_run_id
@@ -68,6 +68,7 @@ def _scored(
     encoder.check_fits(manifest)
     if config.embed.runtime == "onnx":
         onnx_encoder(checkpoint)
+        load_onnx_encoder(checkpoint)  # what is missing is said here, not by a task
     if not manifest.files:  # of all whom a refresh looked at, nobody has an event any more
         return empty_table(spark, EMBEDDINGS).withColumn("problem", F.lit(None).cast("string"))
     return scored_customers(

@@ -188,7 +188,8 @@ def _answers(folder: Path, manifest: SequenceManifest, customers: pd.DataFrame, 
     task, as_of_us = load_task(checkpoint), round(manifest.as_of.timestamp() * 1_000_000)
     answers = np.empty(len(customers))
     for positions, rows in _batches(folder, manifest, customers):
-        answers[positions] = task.answers(known_columns(rows, task.model.layout), as_of_us)
+        known = known_columns(rows, task.model.layout)
+        answers[positions] = task.answers(known, as_of_us, threads=os.cpu_count() or 1)
     return answers
 
 

@@ -96,7 +96,7 @@ class PretrainSection(Section):
     threads: Positive
     """CPU threads a worker uses."""
     device: Literal["auto", "cpu", "cuda"]
-    """auto: a GPU where the worker sees one. Weights of a GPU are those of a CPU up to rounding, not bit for bit."""
+    """auto: a GPU where the worker sees one. Its weights differ from a CPU's by the rounding of `precision`."""
     precision: Literal["auto", "float32", "bf16"]
     """Of the layers of encoder and decoder while they are trained. auto: bf16 on a GPU that can, otherwise float32."""
     mask_share: Share

@@ -71,7 +71,9 @@ class Batch:
         tensors: dict[str, Tensor] = {field.name: getattr(self, field.name) for field in fields(self)}
         if device.type == "cuda":
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+        return replace(
+            self, **{name: tensor.to(device, non_blocking=device.type == "cuda") for name, tensor in tensors.items()}
+        )
 
 
 def columns_of(layout: Layout) -> list[str]:

@@ -134,7 +134,8 @@ class Recurrent(nn.Module):
         self.gru = nn.GRU(section.width, section.width, section.encoder_layers, batch_first=True)
 
     def forward(self, events_BTD: Tensor, batch: Batch) -> Tensor:
-        outputs_BTD: Tensor = self.gru(events_BTD)[0]
+        with torch.autocast(events_BTD.device.type, enabled=False):  # it would be float16 on a GPU
+            outputs_BTD: Tensor = self.gru(events_BTD.float())[0]
         return outputs_BTD
 
 

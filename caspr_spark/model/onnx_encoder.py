@@ -2,13 +2,14 @@
 
 <root>/checkpoints/<model_version>/
     encoder.onnx    inputs: the tensors of `Batch`, by name and shape; output: embedding_BE, float32
-    encoder.json    model_version, and SHA-256 of encoder.onnx
+    encoder.json    model_version, version of the export, and SHA-256 of encoder.onnx
 
 Weights and operations are those of torch's encoder, so vectors are the same up to rounding. Events are to be given as
 `batch_of` gives them: oldest first, padding wiped.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import warnings
@@ -41,10 +42,15 @@ EXAMPLE = (3, 4)
 _MISSING = "ONNX needs packages that are not installed ({error}); run `pip install 'caspr-spark[onnx]'`"
 
 
+EXPORT_VERSION = 1
+"""Raise it when a change of the code gives another file from the same checkpoint."""
+
+
 class _About(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model_version: str
+    export_version: int
     sha256: str
 
 
@@ -55,12 +61,16 @@ def onnx_encoder(checkpoint: Path) -> Path:
     """
     version = verified_index(checkpoint).model_version
     with contextlib.suppress(UnsafeError):
-        return _verified(checkpoint, version)
+        _verified(checkpoint, version)
+        return checkpoint / ONNX
     part = checkpoint / f".{ONNX}.part"
-    _export(checkpoint, part)
-    sync(part)
-    about = _About(model_version=version, sha256=file_sha256(part))
-    os.replace(part, checkpoint / ONNX)  # a stop between the two files is found by the digest
+    try:
+        _export(checkpoint, part)
+        sync(part)
+        about = _About(model_version=version, export_version=EXPORT_VERSION, sha256=file_sha256(part))
+        os.replace(part, checkpoint / ONNX)  # a stop between the two files is found by the digest
+    finally:
+        part.unlink(missing_ok=True)
     replace_text(checkpoint / ABOUT, about.model_dump_json(indent=1))
     return checkpoint / ONNX
 
@@ -84,16 +94,18 @@ def load_onnx_encoder(checkpoint: Path) -> LoadedEncoder:
     return LoadedEncoder(version, model, vectors_of)
 
 
-def _verified(checkpoint: Path, version: str) -> Path:
+def _verified(checkpoint: Path, version: str) -> bytes:
+    """The file, as it was written."""
     path = checkpoint / ONNX
     try:
         about = _About.model_validate_json((checkpoint / ABOUT).read_text())
-        found = file_sha256(path)
+        content = path.read_bytes()
     except (OSError, ValueError) as error:
         raise UnsafeError(f"{path}: no ONNX file of this model, or a damaged one ({error}); export it again") from None
-    if about != _About(model_version=version, sha256=found):
+    found = hashlib.sha256(content).hexdigest()
+    if about != _About(model_version=version, export_version=EXPORT_VERSION, sha256=found):
         raise UnsafeError(f"{path}: not what was written for model {version}; export it again")
-    return path
+    return content
 
 
 class _ForExport(nn.Module):

@@ -104,13 +104,15 @@ class LoadedTask:
     model: ModelRecord
     network: TaskNetwork
 
-    def answers(self, columns: Columns, as_of_us: int) -> NDArray[np.float64]:
+    def answers(self, columns: Columns, as_of_us: int, *, threads: int = 1) -> NDArray[np.float64]:
         """float64 [B], one a customer, in the order given: probabilities of label 1, or amounts in the labels' unit.
 
         `columns`: of the sequence files, with ids that the model knows (`batch.known_columns`). `as_of_us`:
         microseconds since 1970-01-01 UTC. Raises UnsafeError as `scoring.encode`.
         """
-        embedding_BE = torch.from_numpy(encode(self.network.encoder, columns, self.model.layout, as_of_us))
+        embedding_BE = torch.from_numpy(
+            encode(self.network.encoder, columns, self.model.layout, as_of_us, threads=threads)
+        )
         with torch.inference_mode():
             answers: NDArray[np.float64] = self.network.head.answers(self.network.head(embedding_BE)).numpy()
         return answers

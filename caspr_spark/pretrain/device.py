@@ -28,6 +28,11 @@ def device_of(setting: Literal["auto", "cpu", "cuda"], ranks: Ranks) -> torch.de
     return device
 
 
+def name_of(device: torch.device) -> str:
+    """Of the card, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" and torch.cuda.is_available() else device.type
+
+
 def is_bf16(setting: Literal["auto", "float32", "bf16"], device: torch.device) -> bool:
     """Whether encoder and decoder compute in bfloat16: by themselves on GPUs that can."""
     if setting == "auto":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,7 +14,8 @@ from caspr_spark.registry import CURVE
 TRAINING_VERSION = 6
 """Raise it when a change of the code gives other weights from the same inputs."""
 NO_EFFECT = ("launcher", "threads", "device", "timeout_seconds", "max_restarts", "tensorboard", "own_heads")
-"""Settings that move a weight by rounding at most: a change of them is no reason to train again."""
+"""Settings that move a weight by rounding at most (of bfloat16, on a GPU that chose it by itself): a change of them is
+no reason to train again."""
 
 
 class _Record(BaseModel):
@@ -109,6 +110,12 @@ def training_seconds(checkpoint: Path) -> float:
     return sum(epoch.seconds for epoch in epochs_of(checkpoint))
 
 
+def _effective(pretrain: PretrainSection) -> dict[str, Any]:
+    """The settings that weights follow from. What precision is by itself is a matter of the device, and left out."""
+    unset = {"precision"} if pretrain.precision == "auto" else set()
+    return pretrain.model_dump(mode="json", exclude={*NO_EFFECT, *unset})
+
+
 def pretrain_fingerprint(
     manifest: SequenceManifest,
     *,
@@ -118,14 +125,13 @@ def pretrain_fingerprint(
     left_out: LeftOut | None = None,
 ) -> str:
     """Equal where training again would give the same weights (up to rounding)."""
-    settings = pretrain.model_dump(mode="json", exclude=set(NO_EFFECT))
     return fingerprint(
         version=TRAINING_VERSION,
         sequences=manifest.fingerprint,
         layout=manifest.layout.model_dump(mode="json"),
         files=sorted((file.split, file.sha256) for file in manifest.files),
         model=model.model_dump(mode="json"),
-        pretrain=settings,
+        pretrain=_effective(pretrain),
         seed=seed,
         left_out=left_out and left_out.model_dump(),
     )
@@ -148,6 +154,6 @@ def finetune_fingerprint(
         model=model_version,
         labels=labels_sha256,
         task=task.model_dump(mode="json", exclude={"pretrained"}),
-        pretrain=pretrain.model_dump(mode="json", exclude=set(NO_EFFECT)),
+        pretrain=_effective(pretrain),
         seed=seed,
     )

@@ -61,7 +61,7 @@ class HorovodRanks:
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
-        self.reaches_gpus: bool = hvd.nccl_built()
+        self.reaches_gpus: bool = hvd.nccl_built() and torch.cuda.device_count() >= hvd.local_size()
 
     def sum_(self, tensor: Tensor) -> None:
         exchanged = self._reachable(tensor)
@@ -77,7 +77,7 @@ class HorovodRanks:
                 tensor.copy_(sent)
 
     def _reachable(self, tensor: Tensor) -> Tensor:
-        """The tensor, or a copy of it where this Horovod, built without NCCL, can read it."""
+        """The tensor, or a copy in the CPU's memory: for a Horovod without NCCL, or ranks that share a GPU."""
         return tensor if self.reaches_gpus else tensor.cpu()
 
     def close(self) -> None:

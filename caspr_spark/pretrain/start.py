@@ -83,6 +83,7 @@ def _in_processes(job: Job, progress: Progress) -> None:
     loopback = _loopback()
     environment = os.environ | {
         "GLOO_SOCKET_IFNAME": loopback,
+        "NCCL_SOCKET_IFNAME": loopback,
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # torchrun's own server, for every interface; ours is a file
         STORE: str(job.work_folder / STORE_FILE),
         LAUNCHER: str(os.getpid()),
@@ -125,6 +126,7 @@ def _in_spark(job: Job, progress: Progress) -> None:
     context = pyspark and pyspark.SparkContext._active_spark_context
     if context is None:
         raise ConfigError(f"pretrain.launcher: '{job.pretrain.launcher}' needs a running Spark session, found none")
+    has_gpus = job.pretrain.launcher == "torch_spark" and _has_gpus(job, context.getConf().get(TASK_GPUS, "0"))
     is_done, hangs = threading.Event(), list[str]()
 
     def watch() -> None:
@@ -138,7 +140,7 @@ def _in_spark(job: Job, progress: Progress) -> None:
         if job.pretrain.launcher == "horovod_spark":
             _by_horovod(job, is_local=context.master.startswith("local["))
         else:
-            _by_torch(job, has_gpus=float(context.getConf().get(TASK_GPUS, "0")) > 0)
+            _by_torch(job, has_gpus=has_gpus)
     except Exception as error:  # both raise what their workers and Spark raise, and Exception itself
         raise _failure(job, hangs[0] if hangs else str(error)) from error
     finally:
@@ -169,6 +171,15 @@ def _by_torch(job: Job, *, has_gpus: bool) -> None:
 
     distributor = TorchDistributor(num_processes=job.pretrain.num_workers, local_mode=False, use_gpu=has_gpus)
     distributor.run(run_worker_of, job.model_dump_json())
+
+
+def _has_gpus(job: Job, of_task: str) -> bool:
+    """Whether each task of Spark has a GPU, of `of_task` of them, to compute on."""
+    if job.pretrain.device == "cpu" or float(of_task) == 0:
+        return False
+    if float(of_task) != 1:
+        raise ConfigError(f"pretrain.launcher torch_spark: expected {TASK_GPUS} 1 or none, found {of_task}")
+    return True
 
 
 def _watch(is_running: Callable[[], bool], job: Job, progress: Progress) -> str:

@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from caspr_spark.errors import CasprError
+from caspr_spark.errors import CasprError, ConfigError
 from caspr_spark.manifest import SequenceManifest, Split, read_manifest
 from caspr_spark.model import chance
 from caspr_spark.model.batch import Batch, batch_of, by_length, known_columns
@@ -20,7 +20,7 @@ from caspr_spark.model.network import use_bf16
 from caspr_spark.model.wide import tables_of
 from caspr_spark.pretrain.chunks import WHOLE_CHUNK, cut
 from caspr_spark.pretrain.contrastive import SHORTEST_SLICE
-from caspr_spark.pretrain.device import CPU, device_of, is_bf16
+from caspr_spark.pretrain.device import CPU, device_of, is_bf16, name_of
 from caspr_spark.pretrain.finetune import finetuning
 from caspr_spark.pretrain.goal import Goal, pretraining
 from caspr_spark.pretrain.job import EpochRecord, Job
@@ -58,9 +58,14 @@ def train(
     loss is not finite or when customers were lost or repeated on the way.
     """
     torch.manual_seed(job.seed)
-    trainer = _Trainer(job, ranks, beat)
-    with trainer.threads:
-        return _trained(trainer, progress)
+    try:
+        trainer = _Trainer(job, ranks, beat)
+        with trainer.threads:
+            return _trained(trainer, progress)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"{job.stage}: the GPU's memory is full ({error}); lower {job.stage}.batch_size or model.width"
+        ) from error
 
 
 def _trained(trainer: "_Trainer", progress: Callable[[EpochRecord], None]) -> Trained:
@@ -121,8 +126,10 @@ class _Trainer:
         self.device = CPU
         self.objective.fit(self.network, self._all_chunks, ranks)
         self.device = device_of(job.pretrain.device, ranks)
+        in_bf16 = job.task is None and is_bf16(job.pretrain.precision, self.device)  # a head is fitted to float32
+        self._check_same_device(in_bf16=in_bf16)
         self.network.to(self.device)
-        if is_bf16(job.pretrain.precision, self.device):
+        if in_bf16:
             use_bf16(self.network)
         weights = [group.weights for group in self.goal.groups]
         self.flat = FlatWeights(weights, self.objective.size, tables=tables_of(self.network))
@@ -149,6 +156,15 @@ class _Trainer:
             kept = (state.first_moment_W, state.second_moment_W, state.best_W)
             state.first_moment_W, state.second_moment_W, state.best_W = (one.to(self.device) for one in kept)
         return state
+
+    def _check_same_device(self, *, in_bf16: bool) -> None:
+        """Raise ConfigError, on all ranks alike, where they would round differently: weights would drift apart."""
+        described = f"{name_of(self.device)} {in_bf16}".encode()
+        if num_others := self._num_others(torch.tensor(list(hashlib.sha256(described).digest()))):
+            raise ConfigError(
+                f"{self.job.stage}: {num_others} workers have another kind of device than the first "
+                f"({name_of(self.device)} here); give all workers the same, or set pretrain.device to cpu"
+            )
 
     def _check_same_state(self, state: TrainingState | None) -> None:
         """Raise CasprError, on all ranks alike, where they found other states: their sums would not belong together."""
@@ -256,8 +272,12 @@ class _Trainer:
         return self.flat.extra.double().cpu(), counts_A
 
     def _exchange(self, tensor: Tensor) -> None:
+        if tensor.is_cuda:
+            torch.cuda.synchronize()  # what the gradient takes is not the exchange's
         started = time.monotonic()
         self.ranks.sum_(tensor)
+        if tensor.is_cuda:
+            torch.cuda.synchronize()
         self.exchange_seconds += time.monotonic() - started
 
     def validate(self) -> Tally:

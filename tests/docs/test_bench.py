@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from caspr_spark.evaluate.significance import TABLE_COLUMNS
 from caspr_spark.simulate.purchases import MEAN_LINES, accounts, order_lines
 from caspr_spark.simulate.random_sequences import random_sequences
-from jobs.bench_gpu import operations_a_customer
+from jobs.bench_gpu import operations_a_customer, peak_of
 from jobs.bench_quality import quality_lines
 from jobs.bench_train import sections
 from jobs.measuring import rss_mib_of_tree
@@ -186,7 +186,7 @@ def test_a_gpu_is_measured(tmp_path: Path) -> None:
 
 def test_operations_are_counted_for_forward_and_backward_pass(tmp_path: Path) -> None:
     """Against a count by hand: 6 for each weight of a layer and event, 12 for each pair of events and number."""
-    manifest = random_sequences(folder := tmp_path / "sequences", num_customers=64, num_events=32, row_groups=1)
+    manifest = random_sequences(folder := tmp_path / "sequences", num_customers=64, num_events=96, row_groups=1)
     model, how = sections({"launcher": "single", "recipe": "default", "cores": 1}, max_epochs=1)
     changes = {"width": 128, "feed_forward": 512, "encoder_layers": 1}
     counted = [
@@ -194,7 +194,14 @@ def test_operations_are_counted_for_forward_and_backward_pass(tmp_path: Path) ->
         for layers in (1, 3)
     ]
     weights = 4 * 128 * 128 + 2 * 128 * 512
-    assert (counted[1] - counted[0]) / 2 == pytest.approx(32 * weights * 6 + 12 * 32 * 32 * 128, rel=0.01)
+    assert (counted[1] - counted[0]) / 2 == pytest.approx(96 * weights * 6 + 12 * 96 * 96 * 128, rel=0.01)
+
+
+def test_a_card_is_known_by_a_whole_word_of_its_name() -> None:
+    assert peak_of("NVIDIA A100-SXM4-80GB")["bf16"] == 312
+    assert peak_of("NVIDIA A10")["bf16"] == 125
+    assert peak_of("NVIDIA H100 80GB HBM3")["bf16"] == 989
+    assert peak_of("NVIDIA L40S") == peak_of("NVIDIA H100 PCIe") == peak_of("Tesla V100X") == {}
 
 
 @pytest.mark.slow

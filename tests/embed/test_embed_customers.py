@@ -1,5 +1,6 @@
 """Scoring on Spark is the encoder's own answer, once a customer, and it refuses a model that does not belong."""
 
+import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,12 +12,15 @@ import pytest
 from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
+from caspr_spark.aliases import champion_of
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.embed import score
 from caspr_spark.errors import CasprError, UnsafeError
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder, write_manifest
+from caspr_spark.model.onnx_encoder import onnx_encoder
 from caspr_spark.model.scoring import load_encoder
+from caspr_spark.registry import checkpoint_folder
 from caspr_spark.tables import last_commit_notes, read_table
 from pipelines.embed_customers import embed_customers
 from schemas.embeddings import EMBEDDINGS
@@ -46,11 +50,10 @@ def config_of(root: Path, **embed: int) -> Config:
     return load_config([OVERLAY, overlay])
 
 
-def direct_vectors(root: Path) -> dict[str, NDArray[np.float32]]:
-    """Customer -> vector, by the encoder itself, one customer at a time."""
+def direct_vectors(root: Path, *, version: str | None = None) -> dict[str, NDArray[np.float32]]:
+    """Customer -> vector, by the encoder itself (None: the champion's), one customer at a time."""
     folder = sequences_folder(root, AS_OF)
-    (checkpoint,) = [path for path in (root / "checkpoints").iterdir() if path.is_dir()]
-    encoder = load_encoder(checkpoint)
+    encoder = load_encoder(checkpoint_folder(root, version or champion_of(root)))
     vectors = {}
     for file in read_manifest(folder).files:
         for row in pq.read_table(folder / file.path).to_pylist():
@@ -89,11 +92,21 @@ def test_every_customer_is_scored_once_as_the_encoder_would(spark: SparkSession,
 
 
 def test_onnx_runtime_scores_as_torch_does(spark: SparkSession, config: Config) -> None:
+    """The ONNX file is another model's, under this model's name: so it is what the vectors are made with."""
+    root = Path(config.root)
+    other = save_untrained(root, read_manifest(sequences_folder(config.root, AS_OF)), seed=2)
+    folders = {version: checkpoint_folder(root, version) for version in (other, champion_of(root))}
+    onnx_encoder(folders[other])
+    about = json.loads((folders[other] / "encoder.json").read_text())
+    (folders[champion_of(root)] / "encoder.onnx").write_bytes((folders[other] / "encoder.onnx").read_bytes())
+    about |= {"model_version": champion_of(root)}
+    (folders[champion_of(root)] / "encoder.json").write_text(json.dumps(about))
     of_onnx = config.model_copy(update={"embed": config.embed.model_copy(update={"runtime": "onnx"})})
     assert embed_customers(spark, of_onnx, AS_OF).rows_out == 60
 
     rows = read_table(spark, EMBEDDINGS, config.root).collect()
-    same_vectors({row["customer_id"]: row["embedding"] for row in rows}, direct_vectors(Path(config.root)))
+    expected = direct_vectors(root, version=other)
+    same_vectors({row["customer_id"]: row["embedding"] for row in rows}, expected)
 
 
 @pytest.mark.parametrize(("batch_size", "tasks_a_core"), [(1, 4), (7, 1), (1000, 1)])

@@ -85,6 +85,15 @@ def test_a_damaged_file_is_refused_and_written_anew(exported: Path) -> None:
     load_onnx_encoder(exported)
 
 
+def test_a_file_of_another_export_is_written_anew(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (exported / "encoder.json").read_text()
+    monkeypatch.setattr(exporting, "EXPORT_VERSION", 0)
+    with pytest.raises(UnsafeError, match="not what was written"):
+        load_onnx_encoder(exported)
+    monkeypatch.undo()
+    assert (exported / "encoder.json").read_text() == before
+
+
 def test_another_models_file_is_refused(exported: Path, tmp_path: Path) -> None:
     other = saved(tmp_path, {"embedding_size": 9})
     for name in ("encoder.onnx", "encoder.json"):
@@ -105,4 +114,8 @@ def test_a_missing_package_is_named(exported: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigError, match=r"pip install 'caspr-spark\[onnx\]'"):
         onnx_encoder(saved(tmp_path, {}))
-    assert sorted(json.loads((exported / "encoder.json").read_text())) == ["model_version", "sha256"]
+    assert sorted(json.loads((exported / "encoder.json").read_text())) == [
+        "export_version",
+        "model_version",
+        "sha256",
+    ]

@@ -1,7 +1,8 @@
 """A GPU in name, for machines without one: its tensors are known by their storage, and lie in the CPU's memory.
 
 Torch's functions see `device` cuda:0 on them. As on a real one, an operator that is given tensors of both devices
-fails, unless the CPU's is a single number.
+fails, unless the CPU's is a single number, and so does what reads one into numpy. It does not see what a backward pass
+does within, generators, and what autocast would do.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 GPU = torch.device("cuda", 0)
 OF_BOTH = {Tensor.copy_, Tensor.data.__set__, torch._has_compatible_shallow_copy_type}  # type: ignore[attr-defined]
+READERS = {Tensor.numpy, Tensor.__array__}
 INDEXING = {Tensor.__getitem__, Tensor.__setitem__}
 
 
@@ -44,6 +46,8 @@ class NamedGpu(TorchFunctionMode):
             return GPU if here else func(*args, **kwargs)
         if func is Tensor.pin_memory:
             return args[0]
+        if here and func in READERS:
+            raise AssertionError(f"{func}: a tensor of the GPU")
         if func is Tensor.cpu:
             return args[0].clone() if here else args[0]
         moves = func is Tensor.to and GPU in [*args, kwargs.get("device")]

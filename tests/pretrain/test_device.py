@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from caspr_spark.errors import ConfigError
+from caspr_spark.manifest import read_manifest
 from caspr_spark.model.scoring import load_encoder
-from caspr_spark.pretrain import trainer
+from caspr_spark.pretrain import start, trainer
 from caspr_spark.pretrain.device import CPU, device_of
-from caspr_spark.pretrain.job import EpochRecord
+from caspr_spark.pretrain.job import EpochRecord, Job, pretrain_fingerprint
 from caspr_spark.pretrain.launch import pretrain
 from caspr_spark.pretrain.ranks import SingleRank
 from tests.pretrain.named_gpu import GPU, NamedGpu
@@ -47,6 +48,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def job_of(folder: Path, **pretrain: Any) -> Job:
+    how = {"launcher": "torch_spark", "num_workers": 2} | pretrain
+    return Job(
+        manifest_folder=folder,
+        model=model_section(),
+        pretrain=pretrain_section(**how),
+        seed=1,
+        root=folder,
+        fingerprint="",
+    )
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_on_a_gpu_it_ends_as_on_the_cpu(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
@@ -78,6 +91,52 @@ def test_bf16_learns_what_float32_learns(folder: Path, tmp_path: Path, model: st
     assert losses[0] != losses[1]
     cosines = (vectors[0] * vectors[1]).sum(axis=1) / math.prod(np.linalg.norm(of, axis=1) for of in vectors)
     assert cosines.min() > 0.99
+
+
+def test_a_gru_is_computed_in_float32(folder: Path, tmp_path: Path) -> None:
+    """On a GPU torch would compute it in float16."""
+    losses = []
+    for precision in ("float32", "bf16"):
+        records = trained(folder, tmp_path / precision, model=MODELS["gru"], precision=precision)
+        losses.append([one.judged_loss for one in records])
+    np.testing.assert_allclose(*losses, rtol=0.02)
+
+
+def test_workers_of_another_kind_of_device_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer._Trainer, "_num_others", lambda self, own: 1)
+    with pytest.raises(ConfigError, match=r"1 workers have another kind of device than the first \(cpu here\)"):
+        trained(folder, tmp_path)
+
+
+def test_a_full_gpu_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer._Trainer, "_step", full)
+    with pytest.raises(ConfigError, match=r"the GPU's memory is full .* lower pretrain\.batch_size"):
+        trained(folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("of_task", "device", "expected"), [("0", "auto", False), ("1", "auto", True), ("1", "cpu", False)]
+)
+def test_tasks_of_spark_have_one_gpu_or_none(folder: Path, of_task: str, device: str, expected: bool) -> None:
+    job = job_of(folder, device=device)
+    assert start._has_gpus(job, of_task) == expected
+    if device == "auto":
+        with pytest.raises(ConfigError, match=r"expected spark\.task\.resource\.gpu\.amount 1 or none, found 0\.5"):
+            start._has_gpus(job, "0.5")
+
+
+def test_a_precision_that_a_device_chose_is_no_other_training(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    auto, cuda, half = (
+        pretrain_fingerprint(manifest, model=model_section(), pretrain=pretrain_section(**how), seed=1)
+        for how in ({}, {"device": "cuda"}, {"precision": "bf16"})
+    )
+    assert auto == cuda != half
 
 
 def test_a_gpu_that_is_not_there_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
