@@ -97,7 +97,7 @@ sources:
             "sources: {visits: {sessions: {idle_minute: 5}}}",
             "unknown key 'sources.visits.sessions.idle_minute'; did you mean 'sources.visits.sessions.idle_minutes'?",
         ),
-        ("embed: {zzz: 1}", "unknown key 'embed.zzz'; known here: batch_size, threads, max_failed_share"),
+        ("embed: {zzz: 1}", "unknown key 'embed.zzz'; known here: batch_size, threads, runtime, max_failed_share"),
     ],
 )
 def test_an_unknown_key_comes_with_the_likely_one(write: Write, text: str, suggestion: str) -> None:

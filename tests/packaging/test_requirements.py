@@ -20,7 +20,7 @@ BUILT_BY_US = {"horovod"}
 # Programs that something else runs, in an environment of its own; not part of the wheel.
 RUN_ELSEWHERE = "conf/schedules/"
 # The parts that may be imported at run time; `dev` is for the tests and tools alone.
-RUN_TIME_EXTRAS = ("train", "gate", "report", "demo", "tensorboard", "horovod")
+RUN_TIME_EXTRAS = ("train", "gate", "report", "demo", "tensorboard", "onnx", "horovod")
 
 
 @pytest.fixture(scope="module")
