@@ -59,8 +59,8 @@ def scored_customers(
     ]
     num_tasks = min(len(row_groups), TASKS_A_CORE * spark.sparkContext.defaultParallelism)
     numbers = spark.range(0, len(row_groups), 1, num_tasks)
-    load = partial(_loaded, str(checkpoint), runtime)
-    score = _scorer(row_groups, manifest.layout, load, model_version, as_of_us, batch_size, threads)
+    load = partial(_loaded, str(checkpoint), model_version, runtime)
+    score = _scorer(row_groups, manifest.layout, load, as_of_us, batch_size, threads)
     return numbers.mapInArrow(score, _SCORED)
 
 
@@ -68,15 +68,12 @@ def _scorer(
     row_groups: list[RowGroup],
     layout: Layout,
     load: Callable[[], LoadedEncoder],
-    model_version: str,
     as_of_us: int,
     batch_size: int,
     threads: int,
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         encoder = load()
-        if encoder.model_version != model_version:
-            raise UnsafeError(f"checkpoint: expected model {model_version}, found {encoder.model_version}")
         has_grown = layout != encoder.layout
         encode = partial(_encoded, encoder, as_of_us=as_of_us, has_grown=has_grown, threads=threads)
         columns = list(dict.fromkeys(["customer_id", "num_events", "event_times", *encoder.columns]))
@@ -131,8 +128,11 @@ def _last_times(batch: pa.RecordBatch) -> pa.Array:
 
 
 @cache
-def _loaded(checkpoint: str, runtime: Runtime) -> LoadedEncoder:
-    return load_encoder(checkpoint) if runtime == "torch" else load_onnx_encoder(Path(checkpoint))
+def _loaded(checkpoint: str, model_version: str, runtime: Runtime) -> LoadedEncoder:
+    encoder = load_encoder(checkpoint) if runtime == "torch" else load_onnx_encoder(Path(checkpoint))
+    if encoder.model_version != model_version:
+        raise UnsafeError(f"{checkpoint}: expected model {model_version}, found {encoder.model_version}")
+    return encoder
 
 
 def _flat(column: pa.Array, num_rows: int) -> NDArray[np.generic]:

@@ -51,8 +51,7 @@ class LoadedEncoder:
     def encode(self, columns: Columns, as_of_us: int | NDArray[np.int64], *, threads: int = 1) -> NDArray[np.float32]:
         """[B, E], one row a customer, in the order given. `as_of_us`: microseconds since 1970-01-01 UTC."""
         sizes = {"width": self.manifest_requirements.section.width, "embedding_size": self.embedding_size}
-        sizes["threads"] = threads
-        return _by_chunks(self.vectors_of, columns, self.layout, as_of_us, **sizes)
+        return _by_chunks(self.vectors_of, columns, self.layout, as_of_us, **sizes, threads=threads)
 
 
 def encode(
@@ -66,8 +65,7 @@ def encode(
     was_training = encoder.training
     encoder.eval()
     sizes = {"width": encoder.width, "embedding_size": encoder.embedding_size}
-    sizes["threads"] = threads
-    embedding_BE = _by_chunks(_of_torch(encoder), columns, layout, as_of_us, **sizes)
+    embedding_BE = _by_chunks(_of_torch(encoder), columns, layout, as_of_us, **sizes, threads=threads)
     encoder.train(was_training)
     return embedding_BE
 

@@ -5,9 +5,8 @@ from typing import Literal
 import torch
 
 from caspr_spark.errors import ConfigError
+from caspr_spark.model.chance import CPU
 from caspr_spark.pretrain.ranks import Ranks
-
-CPU = torch.device("cpu")
 
 
 def device_of(setting: Literal["auto", "cpu", "cuda"], ranks: Ranks) -> torch.device:

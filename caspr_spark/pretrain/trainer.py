@@ -14,13 +14,14 @@ from caspr_spark.errors import CasprError, ConfigError
 from caspr_spark.manifest import SequenceManifest, Split, read_manifest
 from caspr_spark.model import chance
 from caspr_spark.model.batch import Batch, batch_of, by_length, known_columns
+from caspr_spark.model.chance import CPU
 from caspr_spark.model.checkpoint import save_checkpoint
 from caspr_spark.model.chunk_threads import ChunkThreads
 from caspr_spark.model.network import use_bf16
 from caspr_spark.model.wide import tables_of
 from caspr_spark.pretrain.chunks import WHOLE_CHUNK, cut
 from caspr_spark.pretrain.contrastive import SHORTEST_SLICE
-from caspr_spark.pretrain.device import CPU, device_of, is_bf16, name_of
+from caspr_spark.pretrain.device import device_of, is_bf16, name_of
 from caspr_spark.pretrain.finetune import finetuning
 from caspr_spark.pretrain.goal import Goal, pretraining
 from caspr_spark.pretrain.job import EpochRecord, Job

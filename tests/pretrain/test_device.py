@@ -10,9 +10,10 @@ import torch
 
 from caspr_spark.errors import ConfigError
 from caspr_spark.manifest import read_manifest
+from caspr_spark.model.chance import CPU
 from caspr_spark.model.scoring import load_encoder
 from caspr_spark.pretrain import start, trainer
-from caspr_spark.pretrain.device import CPU, device_of
+from caspr_spark.pretrain.device import device_of
 from caspr_spark.pretrain.job import EpochRecord, Job, pretrain_fingerprint
 from caspr_spark.pretrain.launch import pretrain
 from caspr_spark.pretrain.ranks import SingleRank
@@ -22,16 +23,14 @@ from tests.pretrain.planted import (
     CONTRASTIVE,
     FUTURE,
     NEXT_EVENT,
-    FilePlan,
     model_section,
     planted_rows,
     pretrain_section,
     write_planted,
 )
 from tests.pretrain.test_launch import weights
-from tests.pretrain.test_trainer import current, trained
+from tests.pretrain.test_trainer import PLANS, current, trained
 
-PLANS = [FilePlan("training", (300, 200, 100)), FilePlan("validation", (150,))]
 MODELS: dict[str, dict[str, Any]] = {
     "masked": {},
     "future": FUTURE,
