@@ -64,6 +64,10 @@ class Batch:
     def device(self) -> torch.device:
         return self.event_times_BT.device
 
+    def visible(self, is_masked_BT: Tensor | None) -> Tensor:
+        """is_visible_BT: events that are not masked; None: none is."""
+        return self.is_real_BT if is_masked_BT is None else self.is_real_BT & ~is_masked_BT
+
     def to(self, device: torch.device) -> "Batch":
         """The same on `device`; to a GPU it is under way when this returns."""
         if device == self.device:

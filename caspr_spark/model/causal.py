@@ -53,7 +53,7 @@ class CausalEncoder(nn.Module):
 
     def forward(self, batch: Batch, is_masked_BT: Tensor | None = None) -> Encoded:
         """The vectors as of the batch's own as-of times; masked events are not seen."""
-        is_visible_BT = batch.is_real_BT if is_masked_BT is None else batch.is_real_BT & ~is_masked_BT
+        is_visible_BT = batch.visible(is_masked_BT)
         events_BTF = self.event_vectors(batch, is_masked_BT)
         outputs_BTD = self._outputs(events_BTF, batch)
         embedding_BKE = self._pooled(outputs_BTD, batch, batch.as_of_B[:, None], is_visible_BT)

@@ -73,7 +73,7 @@ class Scale(nn.Module):
 
 def gap_days(batch: Batch, is_masked_BT: Tensor | None) -> tuple[Tensor, Tensor]:
     """Days from the last event before that is not masked, 0 where there is none, and days to as_of. Both [B, T]."""
-    is_visible_BT = batch.is_real_BT if is_masked_BT is None else batch.is_real_BT & ~is_masked_BT
+    is_visible_BT = batch.visible(is_masked_BT)
     times_BT = torch.where(is_visible_BT, batch.event_times_BT, NO_TIME)
     newest_BT = times_BT if is_masked_BT is None else times_BT.cummax(dim=1).values  # they ascend
     before_BT = torch.cat([torch.full_like(newest_BT[:, :1], NO_TIME), newest_BT[:, :-1]], dim=1)
@@ -113,7 +113,7 @@ class EventVectors(nn.Module):
 
     def forward(self, batch: Batch, is_masked_BT: Tensor | None = None) -> Tensor:
         """events_BTF. Where `is_masked_BT` is True, the event's position is all that enters."""
-        is_visible_BT = batch.is_real_BT if is_masked_BT is None else batch.is_real_BT & ~is_masked_BT
+        is_visible_BT = batch.visible(is_masked_BT)
         scaled_BTN, is_present_BTN = self.scale(batch.numerical_BTN)
         is_shown_BTN = is_present_BTN & is_visible_BT[:, :, None]
         days = torch.stack(gap_days(batch, is_masked_BT)[: 2 if self.knows_as_of else 1], dim=-1)
