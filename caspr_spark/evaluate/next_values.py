@@ -4,7 +4,7 @@ C customers, V values. Everything before the cut may be used of every customer; 
 validation customers alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from caspr_spark.evaluate.bootstrap import TwoArms
@@ -242,23 +242,38 @@ def _ease(known: Histories, penalty: float) -> Scores:
 
 
 def _ridges(features: Array, known: Histories, split: Split) -> list[Scores]:
-    """One for each penalty. Of new values, how far they are beyond the rate at which they come to others."""
-    prepare = prepared()
+    """One for each penalty, of validation and test customers; NaN for the others. Of new values, how far they are
+    beyond the rate at which they come to others."""
+    prepare, asked = prepared(), np.concatenate([split.validation, split.test])
     seen = prepare.fit_transform(features[split.training])
-    everybody = prepare.transform(features)
     happens, is_new = known.happens_CV[split.training].astype(float), (known.counts_CV == 0)[split.training]
     rate_V = (happens * is_new).sum(axis=0) / is_new.sum(axis=0).clip(min=1)  # of those to whom the value is new
     targets = np.hstack([happens, is_new * (happens - rate_V)])
-    guesses = [np.hsplit(Ridge(alpha=penalty).fit(seen, targets).predict(everybody), 2) for penalty in PENALTIES]
-    return [Scores(all_CV, rate_V + beyond_CV) for all_CV, beyond_CV in guesses]
+    found = []
+    for guess in _regressed(seen, targets, prepare.transform(features[asked])):
+        everybody = np.full((len(features), targets.shape[1]), np.nan)
+        everybody[asked] = guess
+        all_CV, beyond_CV = np.hsplit(everybody, 2)
+        found.append(Scores(all_CV, rate_V + beyond_CV))
+    return found
 
 
 def _had_by_likes(features: Array, known: Histories) -> list[Scores]:
     """One for each penalty: what a customer would have had before the cut, by the features, regressed on everybody."""
     seen = prepared().fit_transform(features)
     had_CV = (known.counts_CV > 0).astype(float)
-    guesses = [Ridge(alpha=penalty).fit(seen, had_CV).predict(seen) for penalty in PENALTIES]
-    return [Scores(guess_CV, guess_CV) for guess_CV in guesses]
+    return [Scores(guess_CV, guess_CV) for guess_CV in _regressed(seen, had_CV, seen)]
+
+
+def _regressed(seen: Array, targets: Array, asked: Array) -> Iterator[Array]:
+    """What a ridge regression of `targets` on `seen` answers for `asked`, for each of PENALTIES: all from one
+    decomposition, for hundreds of targets make each fit dear."""
+    mean_F, mean_T = seen.mean(axis=0), targets.mean(axis=0)
+    centred = seen - mean_F
+    values_F, vectors_FF = np.linalg.eigh(centred.T @ centred)
+    turned, turned_FT = (asked - mean_F) @ vectors_FF, vectors_FF.T @ (centred.T @ (targets - mean_T))
+    for penalty in PENALTIES:
+        yield mean_T + turned @ (turned_FT / (values_F + penalty)[:, None])
 
 
 def _best(candidates: Sequence[Scores], known: Histories, split: Split) -> Scores:

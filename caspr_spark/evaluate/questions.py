@@ -20,7 +20,13 @@ from caspr_spark.evaluate.heads import (
     ridge,
     rmse,
 )
-from caspr_spark.evaluate.weighted import weighted_auroc, weighted_average_precision, weighted_mae, weighted_rmse
+from caspr_spark.evaluate.weighted import (
+    by_threshold,
+    weighted_auroc,
+    weighted_average_precision,
+    weighted_mae,
+    weighted_rmse,
+)
 
 HIGH_VALUE_SHARE = 0.8
 """The high-value customers are the fewest that make this share of all value."""
@@ -70,10 +76,8 @@ def which_number(truth: Array, predicted: Array, everybody: Array) -> Metrics:
 
 def weighted_yes_or_no(truth: Array, predicted: Array, _everybody: Array, weights_RC: Array) -> Mapping[str, Array]:
     """`yes_or_no` of weighted customers."""
-    return {
-        "auroc": weighted_auroc(truth, predicted, weights_RC),
-        "average_precision": weighted_average_precision(truth, predicted, weights_RC),
-    }
+    by = by_threshold(truth, predicted, weights_RC)
+    return {"auroc": weighted_auroc(by), "average_precision": weighted_average_precision(by)}
 
 
 def weighted_how_much(truth: Array, predicted: Array, everybody: Array, weights_RC: Array) -> Mapping[str, Array]:
@@ -82,7 +86,7 @@ def weighted_how_much(truth: Array, predicted: Array, everybody: Array, weights_
     return {
         "rmse": weighted_rmse(truth, predicted, weights_RC),
         "mae": weighted_mae(truth, predicted, weights_RC),
-        _HIGH_VALUE: weighted_auroc(is_high, predicted, weights_RC),
+        _HIGH_VALUE: weighted_auroc(by_threshold(is_high, predicted, weights_RC)),
     }
 
 

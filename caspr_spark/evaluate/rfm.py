@@ -61,7 +61,7 @@ def _frequency() -> dict[str, Column]:
     age = F.col("age_days")
     counts = {f"num_events_{days}_days": F.count_if(age <= days) for days in WINDOWS_DAYS}
     active = {
-        f"num_active_{name}s": F.countDistinct(F.ceil(age / days))
+        f"num_active_{name}s": F.size(F.collect_set(F.ceil(age / days)))
         for name, days in {"day": 1, "week": WEEK_DAYS, "month": MONTH_DAYS}.items()
     }
     return {"num_events": F.count(F.lit(1)), **counts, **active, **_statistics("gap_days")}

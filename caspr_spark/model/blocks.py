@@ -1,5 +1,7 @@
 """The transformer block of encoder and decoder: pre-norm, residual, with masked padding. No statistic of a batch."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -8,6 +10,13 @@ from caspr_spark.model import chance, small_heads
 
 ROWS = 64
 """Events whose attention is computed at once where nobody attends to a later one."""
+
+
+def rows_of(num_events: int, device: torch.device) -> list[slice]:
+    """Which of them those are; on a GPU, and in a graph that is exported, all."""
+    if device.type != "cpu" or torch.compiler.is_exporting():
+        return [slice(None)]
+    return [slice(start, start + ROWS) for start in range(0, num_events, ROWS)]
 
 
 class Dropout(nn.Module):
@@ -51,22 +60,21 @@ class Attention(nn.Module):
         self,
         events_BTD: Tensor,
         seen_BUD: Tensor,
-        mask: Tensor | None,
+        mask: Tensor | Sequence[Tensor] | None,
         *,
         is_causal: bool = False,
-        looks_back: bool = False,
     ) -> Tensor:
         """Each of T attends to those of U, with `is_causal` to no later one.
 
         `mask`, [B or 1, H or 1, T or 1, U]: True where it may, or a number that is added to the score. None: to all.
-        `looks_back`: U is T, and by the mask nobody attends to a later one; it is then not computed.
+        Several, where nobody attends to a later one and U is T: one for each of `rows_of`, of all events until its end.
         """
         query_BHTK = self._heads(self.query(events_BTD))
         key_BHUK, value_BHUK = (self._heads(part_BUD) for part_BUD in self.key_value(seen_BUD).chunk(2, dim=-1))
-        if small_heads.suits(query_BHTK, key_BHUK, mask):
-            mixed_BHTK = small_heads.attention(query_BHTK, key_BHUK, value_BHUK, mask, is_causal=is_causal)
-        elif looks_back and mask is not None and query_BHTK.device.type == "cpu" and not torch.compiler.is_exporting():
+        if isinstance(mask, Sequence):
             mixed_BHTK = _by_rows(query_BHTK, key_BHUK, value_BHUK, mask)
+        elif small_heads.suits(query_BHTK, key_BHUK, mask):
+            mixed_BHTK = small_heads.attention(query_BHTK, key_BHUK, value_BHUK, mask, is_causal=is_causal)
         else:
             mixed_BHTK = functional.scaled_dot_product_attention(
                 query_BHTK, key_BHUK, value_BHUK, attn_mask=mask, is_causal=is_causal
@@ -79,15 +87,13 @@ class Attention(nn.Module):
         return values_BTD.view(num_customers, num_events, self.num_heads, width // self.num_heads).transpose(1, 2)
 
 
-def _by_rows(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, mask: Tensor) -> Tensor:
+def _by_rows(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, masks: Sequence[Tensor]) -> Tensor:
     """mixed_BHTK, some of T at a time, with no more of the others than they can attend to."""
-    num_events, parts = query_BHTK.shape[2], []
-    for start in range(0, num_events, ROWS):
-        rows, seen = slice(start, start + ROWS), slice(0, start + ROWS)
-        part_BHTK = functional.scaled_dot_product_attention(
-            query_BHTK[:, :, rows], key_BHTK[:, :, seen], value_BHTK[:, :, seen], attn_mask=mask[:, :, rows, seen]
-        )
-        parts.append(part_BHTK)
+    parts = []
+    for rows, mask in zip(rows_of(query_BHTK.shape[2], query_BHTK.device), masks, strict=True):
+        seen = (slice(None), slice(None), slice(rows.stop))
+        query = query_BHTK[:, :, rows]
+        parts.append(functional.scaled_dot_product_attention(query, key_BHTK[seen], value_BHTK[seen], attn_mask=mask))
     return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
 
 
@@ -101,10 +107,10 @@ class EncoderBlock(nn.Module):
         self.feed_forward = _feed_forward(width, feed_forward, dropout)
         self.dropout = Dropout(dropout)
 
-    def forward(self, events_BTD: Tensor, mask: Tensor, *, looks_back: bool = False) -> Tensor:
+    def forward(self, events_BTD: Tensor, mask: Tensor | Sequence[Tensor]) -> Tensor:
         """`mask` says which event sees which, as in `Attention`."""
         normed_BTD = self.norm(events_BTD)
-        attended_BTD = self.attention(normed_BTD, normed_BTD, mask, looks_back=looks_back)
+        attended_BTD = self.attention(normed_BTD, normed_BTD, mask)
         events_BTD = events_BTD + self.dropout(attended_BTD)
         return torch.add(events_BTD, self.dropout(self.feed_forward(events_BTD)))
 

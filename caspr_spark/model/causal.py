@@ -9,7 +9,7 @@ from torch.nn import functional
 from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
-from caspr_spark.model.blocks import Dropout, EncoderBlock
+from caspr_spark.model.blocks import Dropout, EncoderBlock, rows_of
 from caspr_spark.model.decay import DecayedPooling, ages
 from caspr_spark.model.encoder import Encoded
 from caspr_spark.model.features import MICROSECONDS_A_DAY, EventVectors, ProfileVectors
@@ -100,14 +100,19 @@ class ForgettingTransformer(nn.Module):
 
     def forward(self, events_BTD: Tensor, batch: Batch) -> Tensor:
         events_BTD = events_BTD + self.pair(events_BTD, batch)
-        since_BTT = batch.event_times_BT[:, :, None] - batch.event_times_BT[:, None, :]
-        itself_TT = torch.eye(since_BTT.shape[1], dtype=torch.bool, device=since_BTT.device)
-        may_see_BTT = ((since_BTT > 0) & batch.is_real_BT[:, None, :]) | itself_TT
-        log_days_BTT = (since_BTT.float() / MICROSECONDS_A_DAY).clamp_(0.0, LONGEST_GAP_DAYS).log1p_()
-        bias_BHTT = -self.slopes_H11 * log_days_BTT.masked_fill_(~may_see_BTT, BLOCKED)[:, None]
+        biases = [self._bias(batch, rows) for rows in rows_of(events_BTD.shape[1], batch.device)]
         for block in self.blocks:
-            events_BTD = block(events_BTD, bias_BHTT, looks_back=True)
+            events_BTD = block(events_BTD, biases)
         return events_BTD
+
+    def _bias(self, batch: Batch, rows: slice) -> Tensor:
+        """What is added to the score of each of these T events and of the U until the last of them, [B, H, T, U]."""
+        until, position_T = slice(rows.stop), torch.arange(batch.event_times_BT.shape[1], device=batch.device)
+        since_BTU = batch.event_times_BT[:, rows, None] - batch.event_times_BT[:, None, until]
+        is_itself_TU = position_T[rows, None] == position_T[None, until]
+        may_see_BTU = ((since_BTU > 0) & batch.is_real_BT[:, None, until]) | is_itself_TU
+        log_days_BTU = (since_BTU.float() / MICROSECONDS_A_DAY).clamp_(0.0, LONGEST_GAP_DAYS).log1p_()
+        return -self.slopes_H11 * log_days_BTU.masked_fill_(~may_see_BTU, BLOCKED)[:, None]
 
 
 class Pair(nn.Module):
