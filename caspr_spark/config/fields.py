@@ -13,6 +13,7 @@ Positive = Annotated[int, Field(gt=0)]
 OnFail = Literal["stop", "warn"]
 Format = Literal["csv", "json", "parquet", "delta", "table", "jdbc"]
 Aggregate = Literal["sum", "count", "min", "max", "mean", "distinct", "most_frequent"]
+Runtime = Literal["torch", "onnx"]
 
 
 def overlaid(below: Any, above: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
-from caspr_spark.config.fields import Name, OnFail, PlainPath, Positive, Section, Share, known_zone
+from caspr_spark.config.fields import Name, OnFail, PlainPath, Positive, Runtime, Section, Share, known_zone
 from caspr_spark.config.inputs import Check
 
 
@@ -108,7 +108,7 @@ class EmbedSection(Section):
     """Customers scored at once."""
     threads: Positive
     """CPU threads a Spark task uses for scoring; as many as spark.task.cpus."""
-    runtime: Literal["torch", "onnx"]
+    runtime: Runtime
     """What computes the vectors; the same up to rounding. onnx: ONNX Runtime, of an export made once a model."""
     max_failed_share: Share
     """Share of a run's customers whose sequences may be such that the model cannot encode them. They keep the vector

@@ -8,7 +8,6 @@ alone.
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 
+from caspr_spark.config import Runtime
 from caspr_spark.errors import UnsafeError
 from caspr_spark.manifest import Layout, SequenceManifest
 from caspr_spark.model.batch import known_columns
@@ -29,7 +29,6 @@ _VECTOR, _TIME = pa.list_(pa.float32()), pa.timestamp("us", tz="UTC")
 TASKS_A_CORE = 4
 """At most: a task costs some tenths of a second in itself."""
 
-Runtime = Literal["torch", "onnx"]
 RowGroup = tuple[str, int]
 """File, and place in it."""
 

@@ -4,17 +4,15 @@ C customers, V values. Everything before the cut may be used of every customer; 
 validation customers alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from caspr_spark.evaluate.bootstrap import TwoArms
@@ -35,31 +33,25 @@ from caspr_spark.evaluate.experiment import (
     of_fold,
     random_splits,
 )
-from caspr_spark.evaluate.heads import Array, prepared
+from caspr_spark.evaluate.heads import Array
+from caspr_spark.evaluate.rankings import (
+    EASE_PENALTIES,
+    Histories,
+    Scores,
+    best_ranking,
+    customer_metrics,
+    ease,
+    fused_rankings,
+    had_by_likes,
+    mean_of_known,
+    own_frequency,
+    ridges,
+)
 
 EASE = "ease"
 """The arm of Steck's shallow item-to-item model (2019), which sees what a customer had and nothing else."""
 MOST_VALUES = 500
 """Values that are ranked, the most frequent before the cut."""
-PENALTIES = (100.0, 1000.0, 3000.0, 10_000.0, 30_000.0, 100_000.0)
-EASE_PENALTIES = (100.0, 300.0, 1000.0, 3000.0)
-SMALLEST = 1e-3
-"""Guessed shares below this are taken for this before a logarithm."""
-
-
-class Histories(NamedTuple):
-    """What customers had before the cut, and what came within the horizon."""
-
-    counts_CV: Array
-    """Events before the cut that hold the value."""
-    happens_CV: NDArray[np.bool_]
-
-
-class Scores(NamedTuple):
-    """What a value is ranked by, the highest first: among all values, and among those new to the customer."""
-
-    all_CV: Array
-    new_CV: Array
 
 
 def value_counts(
@@ -136,10 +128,10 @@ def ranking_scores(
     has_new = (known.happens_CV & (known.counts_CV == 0)).any(axis=1)
     with threadpool_limits(1):
         likes = {
-            arm: [_had_by_likes(one, known) for one in (values if isinstance(values, tuple) else (values,))]
+            arm: [had_by_likes(one, known) for one in (values if isinstance(values, tuple) else (values,))]
             for arm, values in features.items()
         }
-        eases = [_ease(known, penalty) for penalty in EASE_PENALTIES]
+        eases = [ease(known, penalty) for penalty in EASE_PENALTIES]
     splits = random_splits(
         has_new.astype(float),
         num_splits=num_splits,
@@ -159,7 +151,7 @@ def ranking_scores(
         ]
         for arm, found in of_split.items():
             names = list(found)
-            rows += [(arm, BEST, number, metric, _mean(values)) for metric, values in found.items()]
+            rows += [(arm, BEST, number, metric, mean_of_known(values)) for metric, values in found.items()]
             if arm != RFM:
                 ours, theirs = (np.column_stack(list(one.values())) for one in (found, of_split[RFM]))
                 tested.setdefault((arm, BEST), []).append(TwoArms(split.test, ours, theirs))
@@ -185,128 +177,12 @@ def _judged(
     """The split, and arm -> `customer_metrics` of its test customers."""
     with threadpool_limits(1):
         arms = {
-            arm: _best(
-                [*_ridges(of_fold(values, number), known, split), *likes[arm][number % len(likes[arm])]], known, split
+            arm: best_ranking(
+                [*ridges(of_fold(values, number), known, split), *likes[arm][number % len(likes[arm])]], known, split
             )
             for arm, values in features.items()
         }
-        rule = _own_frequency(known)
-        arms |= {RULE: rule, EASE: _best(eases, known, split)}
-        arms[FUSED] = _fused([arms[EMBEDDING], rule, arms[EASE]], known, split)
+        rule = own_frequency(known)
+        arms |= {RULE: rule, EASE: best_ranking(eases, known, split)}
+        arms[FUSED] = fused_rankings([arms[EMBEDDING], rule, arms[EASE]], known, split)
     return split, {arm: customer_metrics(scores, known, split.test) for arm, scores in arms.items()}
-
-
-def customer_metrics(scores: Scores, known: Histories, customers: NDArray[np.intp]) -> dict[str, Array]:
-    """Metric -> [C]: of all values, and of new ones; NaN for a customer to whom none of them comes."""
-    happens, is_new = known.happens_CV[customers], (known.counts_CV == 0)[customers]
-    found = {"all": (scores.all_CV[customers], happens), "new": (scores.new_CV[customers], happens & is_new)}
-    found["new"] = (np.where(is_new, found["new"][0], -np.inf), found["new"][1])
-    return {f"{name}_{which}": values for which, pair in found.items() for name, values in _ranked(*pair).items()}
-
-
-def _ranked(scores_CV: Array, happens_CV: NDArray[np.bool_]) -> dict[str, Array]:
-    order = np.argsort(-scores_CV, axis=1, kind="stable")
-    hits_CV = np.take_along_axis(happens_CV, order, axis=1).astype(float)
-    num_hits_C = hits_CV.sum(axis=1)
-    ranks_V = np.arange(1, hits_CV.shape[1] + 1)
-    gains_V = 1 / np.log2(ranks_V[:3] + 1)
-    ideal_C = np.array([0.0, *np.cumsum(gains_V)])[np.minimum(num_hits_C, len(gains_V)).astype(int)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        metrics = {
-            "map": (hits_CV * np.cumsum(hits_CV, axis=1) / ranks_V).sum(axis=1) / num_hits_C,
-            "precision_at_1": hits_CV[:, 0],
-            "success_at_5": hits_CV[:, :5].max(axis=1),
-            "ndcg_at_3": (hits_CV[:, :3] * gains_V[: hits_CV.shape[1]]).sum(axis=1) / ideal_C,
-        }
-    return {name: np.where(num_hits_C > 0, values, np.nan) for name, values in metrics.items()}
-
-
-def _own_frequency(known: Histories) -> Scores:
-    popularity_V = _popularity(known)
-    return Scores(known.counts_CV + popularity_V, np.broadcast_to(popularity_V, known.counts_CV.shape))
-
-
-def _popularity(known: Histories) -> Array:
-    """[V]: share of the customers who had the value, below 1."""
-    share_V: Array = (known.counts_CV > 0).mean(axis=0) * 0.999
-    return share_V
-
-
-def _ease(known: Histories, penalty: float) -> Scores:
-    had_CV = (known.counts_CV > 0).astype(float)
-    inverse_VV = np.linalg.inv(had_CV.T @ had_CV + penalty * np.eye(had_CV.shape[1]))
-    weights_VV = inverse_VV / -np.diag(inverse_VV)
-    np.fill_diagonal(weights_VV, 0)
-    scores_CV = had_CV @ weights_VV
-    return Scores(scores_CV, scores_CV)
-
-
-def _ridges(features: Array, known: Histories, split: Split) -> list[Scores]:
-    """One for each penalty, of validation and test customers; NaN for the others. Of new values, how far they are
-    beyond the rate at which they come to others."""
-    prepare, asked = prepared(), np.concatenate([split.validation, split.test])
-    seen = prepare.fit_transform(features[split.training])
-    happens, is_new = known.happens_CV[split.training].astype(float), (known.counts_CV == 0)[split.training]
-    rate_V = (happens * is_new).sum(axis=0) / is_new.sum(axis=0).clip(min=1)  # of those to whom the value is new
-    targets = np.hstack([happens, is_new * (happens - rate_V)])
-    found = []
-    for guess in _regressed(seen, targets, prepare.transform(features[asked])):
-        everybody = np.full((len(features), targets.shape[1]), np.nan)
-        everybody[asked] = guess
-        all_CV, beyond_CV = np.hsplit(everybody, 2)
-        found.append(Scores(all_CV, rate_V + beyond_CV))
-    return found
-
-
-def _had_by_likes(features: Array, known: Histories) -> list[Scores]:
-    """One for each penalty: what a customer would have had before the cut, by the features, regressed on everybody."""
-    seen = prepared().fit_transform(features)
-    had_CV = (known.counts_CV > 0).astype(float)
-    return [Scores(guess_CV, guess_CV) for guess_CV in _regressed(seen, had_CV, seen)]
-
-
-def _regressed(seen: Array, targets: Array, asked: Array) -> Iterator[Array]:
-    """What a ridge regression of `targets` on `seen` answers for `asked`, for each of PENALTIES: all from one
-    decomposition, for hundreds of targets make each fit dear."""
-    mean_F, mean_T = seen.mean(axis=0), targets.mean(axis=0)
-    centred = seen - mean_F
-    values_F, vectors_FF = np.linalg.eigh(centred.T @ centred)
-    turned, turned_FT = (asked - mean_F) @ vectors_FF, vectors_FF.T @ (centred.T @ (targets - mean_T))
-    for penalty in PENALTIES:
-        yield mean_T + turned @ (turned_FT / (values_F + penalty)[:, None])
-
-
-def _best(candidates: Sequence[Scores], known: Histories, split: Split) -> Scores:
-    """Of each ranking the candidate with the best mean average precision on validation customers."""
-    found = [customer_metrics(one, known, split.validation) for one in candidates]
-    best = {
-        which: int(np.nanargmax([*(_mean(one[f"map_{which}"]) for one in found), -np.inf])) for which in ("all", "new")
-    }
-    return Scores(candidates[best["all"]].all_CV, candidates[best["new"]].new_CV)
-
-
-def _mean(values: Array) -> float:
-    """Of those that are known; NaN where none is."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
-def _fused(arms: Sequence[Scores], known: Histories, split: Split) -> Scores:
-    """Pairs of a customer and a value are judged by the arms' scores together; learnt on validation customers."""
-    popularity_CV = np.broadcast_to(_popularity(known), known.counts_CV.shape)
-    own_CV = known.counts_CV
-    is_new_CV = known.counts_CV == 0
-
-    def learnt(columns: Sequence[Array], asked_CV: NDArray[np.bool_]) -> Array:
-        pairs_CVF = np.stack([np.log(np.clip(column, SMALLEST, None)) for column in columns], axis=-1)
-        pairs_CVF = np.concatenate([pairs_CVF, np.stack(columns, axis=-1)], axis=-1)
-        where = asked_CV[split.validation]
-        happens = known.happens_CV[split.validation][where]
-        if happens.all() or not happens.any():
-            return columns[0]
-        fit = LogisticRegression(max_iter=300).fit(pairs_CVF[split.validation][where], happens)
-        return np.asarray(pairs_CVF @ fit.coef_[0])
-
-    all_CV = learnt([arms[0].all_CV, arms[2].all_CV, own_CV, popularity_CV], np.ones_like(is_new_CV))
-    new_CV = learnt([arms[0].new_CV, arms[2].new_CV, popularity_CV], is_new_CV)
-    return Scores(all_CV, new_CV)

@@ -5,6 +5,7 @@ A chunk is small: shared out operator by operator, it would spend the processors
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -17,12 +18,19 @@ Result = TypeVar("Result")
 class ChunkThreads:
     """While it is open, torch computes on one thread in each of `size` threads."""
 
+    _lock = Lock()
+    _num_open, _of_torch = 0, 1
+    """Of all that are open at the same time: their number, and the threads of torch before the first of them."""
+
     def __init__(self, size: int) -> None:
         self.size = size
 
     def __enter__(self) -> Self:
-        self.of_torch = torch.get_num_threads()
-        torch.set_num_threads(1)
+        with self._lock:
+            if ChunkThreads._num_open == 0:
+                ChunkThreads._of_torch = torch.get_num_threads()
+            ChunkThreads._num_open += 1
+            torch.set_num_threads(1)
         self.pool = ThreadPoolExecutor(self.size, thread_name_prefix="chunk")
         return self
 
@@ -30,7 +38,9 @@ class ChunkThreads:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.pool.shutdown()
-        torch.set_num_threads(self.of_torch)
+        with self._lock:
+            ChunkThreads._num_open -= 1
+            torch.set_num_threads(self._of_torch)
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """The results in the order of the items; no more of them at a time than there are threads."""

@@ -181,7 +181,7 @@ def test_f17_a_refused_challenger_ends_a_refresh_that_did_the_rest_with_its_own_
         done = run_step("publish", lambda: Summary("publish", 7, 7))
         return [refused("m2", UnsafeError("m2/weights.safetensors: the file was changed"), run_step), done]
 
-    monkeypatch.setattr("jobs.cli.session", lambda *_arguments, **_settings: nullcontext())
+    monkeypatch.setattr("jobs.runs_cli.session", lambda *_arguments, **_settings: nullcontext())
     monkeypatch.setattr("pipelines.refresh.refresh", refreshed)
     monkeypatch.setattr("pipelines.write_report.write_report", lambda *_arguments: Summary("report", 7, 1))
     code, out, err = outcome(capsys, "refresh", "--config", SHOP, "--as-of", AS_OF)

@@ -11,14 +11,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark.evaluate.experiment import CUSTOMERS, EMBEDDING, RFM
-from caspr_spark.evaluate.next_values import (
-    Histories,
-    Scores,
-    customer_metrics,
-    histories,
-    ranking_scores,
-    value_counts,
-)
+from caspr_spark.evaluate.next_values import histories, ranking_scores, value_counts
+from caspr_spark.evaluate.rankings import Histories, Scores, customer_metrics
 from caspr_spark.evaluate.significance import score_table
 
 CUT = datetime(2017, 10, 2, tzinfo=UTC)
