@@ -180,7 +180,8 @@ def test_a_gpu_is_measured(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["precision"] for line in lines] == ["bf16", "float32"]
     for line in lines:
-        assert line["tokens_per_second"] == pytest.approx(15 * line["sequences_per_second"], abs=1)
+        rounded = 15 * 0.05 + 0.5  # of a tenth of a customer, and of a token
+        assert line["tokens_per_second"] == pytest.approx(15 * line["sequences_per_second"], abs=rounded + 1e-6)
         assert line["share_of_peak"] == pytest.approx(line["tflops"], abs=1e-4)
 
 
