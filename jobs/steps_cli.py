@@ -61,9 +61,8 @@ def pretrain_model(config: ConfigPaths, as_of: AsOf) -> None:
         with closing(TrainingBar(settings.pretrain.max_epochs)) as bar:
             return step(spark, settings, time, progress=bar)
 
-    run_one_step(
-        "pretrain", config, as_of, with_bar, writes=False
-    )  # it has a lock of its own, and refreshes go on meanwhile
+    # it has a lock of its own, and refreshes go on meanwhile
+    run_one_step("pretrain", config, as_of, with_bar, writes=False)
 
 
 def finetune(

@@ -10,12 +10,17 @@ from pyspark.sql import SparkSession
 from caspr_spark.config import Config
 from caspr_spark.errors import CasprError, ConfigError
 from pipelines.explore_embeddings import exploration_file, explore_embeddings
-from tests.evaluate.test_published_runs import SECOND, lake  # noqa: F401
+from tests.evaluate.published_lake import SECOND, published_lake
+
+
+@pytest.fixture(scope="module")
+def lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return published_lake(spark, tmp_path_factory.mktemp("lake"))
 
 
 def test_the_page_is_written_once_and_names_listed_customers_only_as_unknown(
     spark: SparkSession,
-    lake: Config,  # noqa: F811
+    lake: Config,
 ) -> None:
     place = exploration_file(lake.root, SECOND, "m1")
     listed = ["c000", "c001", "c002", "gone"]
@@ -40,7 +45,7 @@ def test_the_page_is_written_once_and_names_listed_customers_only_as_unknown(
     assert place.read_text() == html
 
 
-def test_few_customers_for_the_segments_are_said(spark: SparkSession, lake: Config, tmp_path: Path) -> None:  # noqa: F811
+def test_few_customers_for_the_segments_are_said(spark: SparkSession, lake: Config, tmp_path: Path) -> None:
     found = explore_embeddings(
         spark, lake, SECOND, model_version="m1", num_segments=121, customers=None, out=tmp_path / "page.html"
     )
@@ -49,7 +54,7 @@ def test_few_customers_for_the_segments_are_said(spark: SparkSession, lake: Conf
     assert note in (tmp_path / "page.html").read_text()
 
 
-def test_unpublished_times_and_bad_places_are_errors(spark: SparkSession, lake: Config, tmp_path: Path) -> None:  # noqa: F811
+def test_unpublished_times_and_bad_places_are_errors(spark: SparkSession, lake: Config, tmp_path: Path) -> None:
     never = datetime(2017, 1, 1, tzinfo=UTC)
     with pytest.raises(CasprError, match="no run of model m1 as of 2017-01-01"):
         explore_embeddings(spark, lake, never, model_version="m1", num_segments=2, customers=None, out=tmp_path / "x")
