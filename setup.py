@@ -100,7 +100,7 @@ if __name__ == "__main__":
             ]
         ),
         # conf/schedules is for other programs, which read it from a checkout
-        package_data={"": ["py.typed", "*.css", "*.html", "*.j2", "*.sql"], "conf": ["*.yaml"]},
+        package_data={"": ["py.typed", "*.c", "*.css", "*.html", "*.j2", "*.sql"], "conf": ["*.yaml"]},
         install_requires=pinned(CORE),
         extras_require={extra: pinned(names) for extra, names in EXTRAS.items()},
         entry_points={"console_scripts": ["caspr-spark = jobs.cli:main"]},

@@ -69,17 +69,21 @@ class Attention(nn.Module):
         `mask`, [B or 1, H or 1, T or 1, U]: True where it may, or a number that is added to the score. None: to all.
         Several, where nobody attends to a later one and U is T: one for each of `rows_of`, of all events until its end.
         """
-        query_BHTK = self._heads(self.query(events_BTD))
-        key_BHUK, value_BHUK = (self._heads(part_BUD) for part_BUD in self.key_value(seen_BUD).chunk(2, dim=-1))
-        if isinstance(mask, Sequence):
-            mixed_BHTK = _by_rows(query_BHTK, key_BHUK, value_BHUK, mask)
-        elif small_heads.suits(query_BHTK, key_BHUK, mask):
-            mixed_BHTK = small_heads.attention(query_BHTK, key_BHUK, value_BHUK, mask, is_causal=is_causal)
+        query_BTD, key_value_BUX = self.query(events_BTD), self.key_value(seen_BUD)
+        if not isinstance(mask, Sequence) and small_heads.suits(query_BTD, self.num_heads, mask):
+            is_seen_BU = None if mask is None else mask[:, 0, 0]
+            mixed_BTD = small_heads.attention(query_BTD, key_value_BUX, self.num_heads, is_seen_BU, is_causal=is_causal)
         else:
-            mixed_BHTK = functional.scaled_dot_product_attention(
-                query_BHTK, key_BHUK, value_BHUK, attn_mask=mask, is_causal=is_causal
-            )
-        attended_BTD: Tensor = self.output(mixed_BHTK.transpose(1, 2).flatten(-2))
+            query_BHTK = self._heads(query_BTD)
+            key_BHUK, value_BHUK = (self._heads(part_BUD) for part_BUD in key_value_BUX.chunk(2, dim=-1))
+            if isinstance(mask, Sequence):
+                mixed_BHTK = _by_rows(query_BHTK, key_BHUK, value_BHUK, mask)
+            else:
+                mixed_BHTK = functional.scaled_dot_product_attention(
+                    query_BHTK, key_BHUK, value_BHUK, attn_mask=mask, is_causal=is_causal
+                )
+            mixed_BTD = mixed_BHTK.transpose(1, 2).flatten(-2)
+        attended_BTD: Tensor = self.output(mixed_BTD)
         return attended_BTD
 
     def _heads(self, values_BTD: Tensor) -> Tensor:

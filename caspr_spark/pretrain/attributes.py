@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from caspr_spark.errors import CasprError
@@ -17,6 +17,8 @@ from caspr_spark.pretrain.objectives import SMALLEST_CONSTANT_LOSS
 from caspr_spark.pretrain.ranks import Ranks
 from schemas.vocabulary import PADDING_ID
 
+CACHED_LOGITS = 2**19
+"""2 MiB."""
 Places = tuple[Tensor, ...]
 """(customer_M, event_M): where M events stand in a batch."""
 
@@ -80,7 +82,8 @@ class AttributeLosses:
             if isinstance(head, WideHead):
                 losses.append(head.cross_entropy(read_MX, ids_M))
             else:
-                losses.append(functional.cross_entropy(head(read_MX), ids_M, ignore_index=PADDING_ID, reduction="sum"))
+                assert isinstance(head, nn.Linear)
+                losses.append(cross_entropy(head, read_MX, ids_M))
         slices = set_slices(batch.sets_BTS, self.layout)
         for ids_BTS, head in zip(slices, heads.sets, strict=True):
             ids_MS = ids_BTS[places]
@@ -114,6 +117,22 @@ def fit_wide_heads(
             head = [*heads.categorical, *heads.sets][place]
             assert isinstance(head, WideHead)
             head.fit(counts_V)
+
+
+def cross_entropy(head: nn.Linear, read_MX: Tensor, ids_M: Tensor) -> Tensor:
+    """Summed over events that have a value. Where there are many logits, some events at a time, within a cache."""
+    rows = max(1, CACHED_LOGITS // head.out_features)
+    options = nn.LinearCrossEntropyOptions(batch_chunk_size=rows) if len(ids_M) > 2 * rows else None
+    loss: Tensor = functional.linear_cross_entropy(
+        read_MX,
+        head.weight,
+        ids_M,
+        linear_bias=head.bias,
+        ignore_index=PADDING_ID,
+        reduction="sum",
+        options=options,
+    )
+    return loss
 
 
 def _set_loss(logits_MV: Tensor, ids_MS: Tensor) -> Tensor:

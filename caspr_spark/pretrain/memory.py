@@ -1,13 +1,11 @@
 """Whether a training fits into the memory that is there, told before it starts."""
 
-import math
 from pathlib import Path
 
 import torch
 
 from caspr_spark.errors import ConfigError
 from caspr_spark.manifest import Layout, SequenceManifest
-from caspr_spark.model import small_heads
 from caspr_spark.model.batch import chunk_events
 from caspr_spark.model.network import Network
 from caspr_spark.model.wide import NUM_DRAWN, NUM_FREQUENT, is_wide, tables_of
@@ -42,9 +40,7 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
         events = max(events, WHOLE_CHUNK * layout.max_events)
     customers = min(MOST_CUSTOMERS, job.pretrain.batch_size)
     num_layers = 1 + model.encoder_layers + (model.decoder_layers if model.objectives.masked else 0)
-    is_small = model.width // model.num_heads <= small_heads.LARGEST_HEAD
-    seen = min(layout.max_events, math.isqrt(small_heads.MOST_PAIRS)) if is_small else layout.max_events
-    attended = events * seen * model.num_heads * (num_layers if is_small else 1)
+    attended = events * layout.max_events * model.num_heads
     num_ids = [one.num_ids for one in layout.categorical] + [one.num_ids for one in layout.sets]
     num_values = sum(NUM_FREQUENT + NUM_DRAWN if is_wide(number) else number for number in num_ids)
     guessed = 0.0

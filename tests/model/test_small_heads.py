@@ -8,68 +8,91 @@ from torch.nn import functional
 from caspr_spark.model import small_heads
 from caspr_spark.model.blocks import Attention
 
-B, H, T, U, K = 5, 3, 6, 4, 2
+B = 5
+FEW_SEEN = torch.tensor([[1], [40], [2], [3], [17]])
 
 
-def parts(*, num_seen: int = U, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+def parts(num_heads: int, head: int, *, asking: int, seen: int, times: float = 1.0) -> tuple[Tensor, Tensor]:
+    """query_BTD and key_value_BUX."""
     torch.manual_seed(1)
-    shapes = [(B, H, T, K), (B, H, num_seen, K), (B, H, num_seen, K)]
-    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+    width = num_heads * head
+    query, key_value = torch.randn(B, asking, width) * times, torch.randn(B, seen, 2 * width) * times
+    return query.requires_grad_(), key_value.requires_grad_()
 
 
-def masked(kind: str) -> Tensor | None:
-    may_see = {"none": torch.ones(B, U), "keys": torch.arange(U) < torch.tensor([[1], [4], [2], [3], [4]])}
-    if kind == "pairs":
-        return (torch.rand(1, H, T, U, generator=torch.Generator().manual_seed(2)) < 0.5) | (torch.arange(U) == 0)
-    return None if kind == "no mask" else may_see[kind].bool()[:, None, None]
+def torch_attention(
+    query: Tensor, key_value: Tensor, num_heads: int, is_seen: Tensor | None, *, is_causal: bool
+) -> Tensor:
+    by_head = [part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in (query, *key_value.chunk(2, dim=-1))]
+    mask = None if is_seen is None else is_seen[:, None, None]
+    mixed = functional.scaled_dot_product_attention(*by_head, attn_mask=mask, is_causal=is_causal)
+    return mixed.transpose(1, 2).flatten(-2)
 
 
-@pytest.mark.parametrize("kind", ["no mask", "none", "keys", "pairs"])
-def test_outputs_and_gradients_are_those_of_torch(kind: str) -> None:
-    mask = masked(kind)
-    theirs = functional.scaled_dot_product_attention(*parts(), attn_mask=mask)
-    ours = small_heads.attention(*parts(), mask, is_causal=False)
-
-    torch.testing.assert_close(ours, theirs)
-    assert torch.autograd.gradcheck(lambda *given: small_heads.attention(*given, mask, is_causal=False), parts())
+@pytest.fixture(autouse=True)
+def _is_compiled() -> None:
+    assert small_heads._library() is not None, "no C compiler: nothing would be tested"
 
 
-def test_causal_attention_is_that_of_torch() -> None:
-    theirs = functional.scaled_dot_product_attention(*parts(num_seen=T), is_causal=True)
-    ours = small_heads.attention(*parts(num_seen=T), None, is_causal=True)
+@pytest.mark.parametrize("head", [1, 2, 3, 4])
+@pytest.mark.parametrize(("asking", "seen"), [(1, 1), (6, 4), (15, 16), (15, 15), (8, 40), (41, 40)])
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_outputs_and_gradients_are_those_of_torch(head: int, asking: int, seen: int, is_masked: bool) -> None:
+    query, key_value = parts(3, head, asking=asking, seen=seen)
+    is_seen = torch.arange(seen) < FEW_SEEN if is_masked else None
+    check_same(query, key_value, 3, is_seen, is_causal=False)
 
-    torch.testing.assert_close(ours, theirs)
-    assert torch.autograd.gradcheck(
-        lambda *given: small_heads.attention(*given, None, is_causal=True), parts(num_seen=T)
-    )
+
+@pytest.mark.parametrize("num_events", [1, 7, 8, 9, 15, 100])
+def test_causal_attention_is_that_of_torch(num_events: int) -> None:
+    query, key_value = parts(8, 2, asking=num_events, seen=num_events)
+    check_same(query, key_value, 8, None, is_causal=True)
 
 
 def test_scores_beyond_what_an_exponential_can_hold_stay_finite() -> None:
-    query, key, value = (part * 1e4 for part in parts(dtype=torch.float32))
-    theirs = functional.scaled_dot_product_attention(query, key, value)
-    torch.testing.assert_close(small_heads.attention(query, key, value, None, is_causal=False), theirs)
+    query, key_value = parts(3, 2, asking=6, seen=20, times=1e4)
+    mixed = small_heads.attention(query, key_value, 3, None, is_causal=False)
+    torch.testing.assert_close(mixed, torch_attention(query, key_value, 3, None, is_causal=False))
+    for gradient in torch.autograd.grad(mixed.sum(), (query, key_value)):  # here torch's own are beyond 1e14
+        assert gradient.abs().max() < 1e3
 
 
-def test_it_is_used_for_small_heads_of_short_histories_alone() -> None:
-    def suits(num_events: int, head: int, mask: Tensor | None = None) -> bool:
-        part = torch.zeros(2, 3, num_events, head)
-        return small_heads.suits(part, part, mask)
-
-    assert suits(15, 2)
-    assert suits(15, 2, torch.ones(2, 1, 1, 15, dtype=torch.bool))
-    assert not suits(15, 2, torch.zeros(2, 1, 1, 15))
-    assert not suits(15, 16)
-    assert not suits(256, 2)
+def check_same(query: Tensor, key_value: Tensor, num_heads: int, is_seen: Tensor | None, *, is_causal: bool) -> None:
+    gradient = torch.randn(query.shape, generator=torch.Generator().manual_seed(2))
+    found = []
+    for attention in (small_heads.attention, torch_attention):
+        mixed = attention(query, key_value, num_heads, is_seen, is_causal=is_causal)
+        found.append((mixed.detach(), *torch.autograd.grad(mixed, (query, key_value), gradient)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_the_layer_gives_the_same_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_lie_side_by_side_in_memory_is_read_right() -> None:
+    query, key_value = parts(3, 2, asking=6, seen=4)
+    is_seen = (torch.arange(4) < FEW_SEEN).t().contiguous().t()
+    scattered = [part.detach().transpose(0, 1).contiguous().transpose(0, 1) for part in (query, key_value)]
+    mixed = small_heads.attention(*scattered, 3, is_seen, is_causal=False)
+    torch.testing.assert_close(mixed, torch_attention(query, key_value, 3, is_seen, is_causal=False).detach())
+
+
+def test_it_is_used_for_small_heads_alone() -> None:
+    def suits(head: int, mask: Tensor | None = None, dtype: torch.dtype = torch.float32) -> bool:
+        return small_heads.suits(torch.zeros(2, 15, 3 * head, dtype=dtype), 3, mask)
+
+    assert suits(2)
+    assert suits(4, torch.ones(2, 1, 1, 15, dtype=torch.bool))
+    assert not suits(5)
+    assert not suits(2, torch.zeros(2, 1, 1, 15))
+    assert not suits(2, torch.ones(2, 3, 15, 15, dtype=torch.bool))
+    assert not suits(2, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_the_layer_gives_the_same_without_a_compiler(monkeypatch: pytest.MonkeyPatch, is_causal: bool) -> None:
     torch.manual_seed(3)
-    layer, events, mask = (
-        Attention(16, 8),
-        torch.randn(4, 15, 16),
-        torch.arange(15) < torch.tensor([[1], [15], [7], [3]]),
-    )
-    fast = layer(events, events, mask[:, None, None])
-    monkeypatch.setattr(small_heads, "suits", lambda *parts: False)
+    layer, events = Attention(16, 8), torch.randn(4, 15, 16)
+    mask = None if is_causal else (torch.arange(15) < torch.tensor([[1], [15], [7], [3]]))[:, None, None]
+    fast = layer(events, events, mask, is_causal=is_causal)
+    monkeypatch.setattr(small_heads, "_library", lambda: None)
 
-    torch.testing.assert_close(fast, layer(events, events, mask[:, None, None]))
+    torch.testing.assert_close(fast, layer(events, events, mask, is_causal=is_causal))

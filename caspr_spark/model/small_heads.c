@@ -1,0 +1,199 @@
+/* Attention of heads of 1 to 4 numbers: softmax(query key' / sqrt(K)) value, and its gradient. See small_heads.py.
+
+   query, out             [B, T, H * K] floats
+   key_value              [B, U, 2 * H * K]: the keys of all heads, then their values
+   is_seen                [B, U] bytes, 0 where nobody attends to; NULL: all are attended to
+   is_causal              whether nobody attends to a later one (T is U then)
+   largest, share         [B, H, T]: of the scores of a row, their maximum, and 1 / the sum of exp(score - maximum)
+
+   Nothing of size T * U is kept: the gradient computes the weights anew. A row that may attend to nothing gives NaN.
+   Forward, a vector of the processor holds LANES rows; backward, LANES of those that are attended to. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LANES = 8 };
+
+typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+/* K is a constant wherever these are called, so that the loops over it vanish. */
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE floats all(float x) { return (floats){x, x, x, x, x, x, x, x}; }
+
+INLINE floats where(ints is_so, floats yes, floats no) {
+    return (floats)((is_so & (ints)yes) | (~is_so & (ints)no));
+}
+
+INLINE floats larger(floats one, floats other) { return where(one > other, one, other); }
+
+INLINE float sum_of(floats x) {
+    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+}
+
+/* exp(x) of x <= 0 to the last digit but one; 0 below the smallest number that is not denormal. Cephes' polynomial. */
+INLINE floats exp_of(floats x) {
+    const floats rounding = all(12582912.0f); /* 1.5 * 2^23: what is added to it is rounded to an integer */
+    ints is_any = x > -87.0f;
+    x = where(is_any, x, all(-87.0f));
+    floats rounded = x * 1.44269504f + rounding, n = rounded - rounding;
+    floats r = x - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    floats p = all(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    return (floats)(((ints)p + ((ints)rounded << 23)) & is_any);
+}
+
+static const floats LANE = {0, 1, 2, 3, 4, 5, 6, 7};
+
+/* One head of one customer. `row`: floats from one event to the next in query and out, `seen_row` in key and value. */
+INLINE void head_forward(
+    const int K, int T, int U, int row, int seen_row, const float *query, const float *key, const float *value,
+    const float *blocked, int is_causal, float *out, float *largest, float *share, floats *scores)
+{
+    const float scale = 1 / sqrtf(K);
+    for (int t = 0; t < T; t += LANES) {
+        int rows = T - t < LANES ? T - t : LANES, end = is_causal ? t + rows : U;
+        floats asked[K], mixed[K], most = all(-INFINITY), total = all(0);
+        for (int k = 0; k < K; k++) {
+            asked[k] = mixed[k] = all(0);
+            for (int i = 0; i < rows; i++) asked[k][i] = query[(t + i) * row + k] * scale;
+        }
+        for (int u = 0; u < end; u++) {
+            floats score = all(blocked[u]);
+            for (int k = 0; k < K; k++) score += asked[k] * key[u * seen_row + k];
+            if (is_causal && u > t) score = where(LANE < (float)(u - t), all(-INFINITY), score);
+            scores[u] = score;
+            most = larger(score, most);
+        }
+        for (int u = 0; u < end; u++) {
+            floats weight = exp_of(scores[u] - most);
+            total += weight;
+            for (int k = 0; k < K; k++) mixed[k] += weight * value[u * seen_row + k];
+        }
+        total = 1 / total;
+        for (int i = 0; i < rows; i++) {
+            largest[t + i] = most[i];
+            share[t + i] = total[i];
+        }
+        for (int k = 0; k < K; k++) {
+            mixed[k] *= total;
+            for (int i = 0; i < rows; i++) out[(t + i) * row + k] = mixed[k][i];
+        }
+    }
+}
+
+/* `keys`, `values`, `of_keys`, `of_values`: room for K rows of `places`, U or more floats each. */
+INLINE void head_backward(
+    const int K, int T, int U, int row, int seen_row, const float *query, const float *key, const float *value,
+    const float *blocked, int is_causal, const float *out, const float *largest, const float *share,
+    const float *of_out, float *of_query, float *of_key, float *of_value,
+    int places, float *keys, float *values, float *of_keys, float *of_values)
+{
+    const float scale = 1 / sqrtf(K);
+    memset(of_keys, 0, sizeof(float) * K * places);
+    memset(of_values, 0, sizeof(float) * K * places);
+    for (int k = 0; k < K; k++) {
+        for (int u = 0; u < U; u++) {
+            keys[k * places + u] = key[u * seen_row + k];
+            values[k * places + u] = value[u * seen_row + k];
+        }
+        for (int u = U; u < places; u++) keys[k * places + u] = values[k * places + u] = 0;
+    }
+    for (int t = 0; t < T; t++) {
+        int end = is_causal ? t + 1 : U;
+        float mean = 0;
+        floats asked[K], wanted[K], gained[K];
+        for (int k = 0; k < K; k++) {
+            asked[k] = all(query[t * row + k] * scale);
+            wanted[k] = all(of_out[t * row + k]);
+            gained[k] = all(0);
+            mean += out[t * row + k] * of_out[t * row + k];
+        }
+        for (int u = 0; u < end; u += LANES) {
+            floats score = *(const floats *)(blocked + u), gain = all(-mean);
+            for (int k = 0; k < K; k++) {
+                score += asked[k] * *(const floats *)(keys + k * places + u);
+                gain += wanted[k] * *(const floats *)(values + k * places + u);
+            }
+            if (is_causal) score = where(LANE > (float)(t - u), all(-INFINITY), score);
+            floats weight = exp_of(score - largest[t]) * share[t];
+            gain *= weight;
+            for (int k = 0; k < K; k++) {
+                gained[k] += gain * *(const floats *)(keys + k * places + u);
+                *(floats *)(of_keys + k * places + u) += gain * asked[k];
+                *(floats *)(of_values + k * places + u) += weight * wanted[k];
+            }
+        }
+        for (int k = 0; k < K; k++) of_query[t * row + k] = sum_of(gained[k]) * scale;
+    }
+    for (int k = 0; k < K; k++) {
+        for (int u = 0; u < U; u++) {
+            of_key[u * seen_row + k] = of_keys[k * places + u];
+            of_value[u * seen_row + k] = of_values[k * places + u];
+        }
+    }
+}
+
+/* 0 where it may be seen, else what no weight is left of; the places behind U are not seen. */
+static void blocked_of(const uint8_t *is_seen, int U, int places, float *blocked)
+{
+    for (int u = 0; u < places; u++) blocked[u] = u < U && (!is_seen || is_seen[u]) ? 0 : -INFINITY;
+}
+
+static int padded(int size) { return (size + LANES - 1) / LANES * LANES; }
+
+#define FOR_K(call) switch (K) { case 1: call(1); break; case 2: call(2); break; case 3: call(3); break; case 4: call(4); }
+
+/* Both return 0, or 1 where memory is short. */
+int attention_forward(
+    int B, int T, int U, int H, int K, const float *query, const float *key_value, const uint8_t *is_seen, int is_causal,
+    float *out, float *largest, float *share)
+{
+    const int row = H * K, seen_row = 2 * row, places = padded(U);
+    floats *scores = malloc(sizeof(floats) * U + sizeof(float) * places);
+    if (!scores) return 1;
+    float *blocked = (float *)(scores + U);
+    for (int64_t b = 0; b < B; b++) {
+        blocked_of(is_seen ? is_seen + b * U : NULL, U, places, blocked);
+        for (int h = 0; h < H; h++) {
+            int64_t at = b * T * row + h * K, seen_at = b * U * seen_row + h * K, of_row = (b * H + h) * T;
+#define FORWARD(K) head_forward(K, T, U, row, seen_row, query + at, key_value + seen_at, key_value + seen_at + row, \
+    blocked, is_causal, out + at, largest + of_row, share + of_row, scores)
+            FOR_K(FORWARD)
+        }
+    }
+    free(scores);
+    return 0;
+}
+
+int attention_backward(
+    int B, int T, int U, int H, int K, const float *query, const float *key_value, const uint8_t *is_seen, int is_causal,
+    const float *out, const float *largest, const float *share, const float *of_out, float *of_query, float *of_key_value)
+{
+    const int row = H * K, seen_row = 2 * row, places = padded(U);
+    float *keys = malloc(sizeof(float) * (4 * K + 1) * places);
+    if (!keys) return 1;
+    float *values = keys + K * places, *of_keys = values + K * places, *of_values = of_keys + K * places;
+    float *blocked = of_values + K * places;
+    for (int64_t b = 0; b < B; b++) {
+        blocked_of(is_seen ? is_seen + b * U : NULL, U, places, blocked);
+        for (int h = 0; h < H; h++) {
+            int64_t at = b * T * row + h * K, seen_at = b * U * seen_row + h * K, of_row = (b * H + h) * T;
+#define BACKWARD(K) head_backward(K, T, U, row, seen_row, query + at, key_value + seen_at, key_value + seen_at + row, \
+    blocked, is_causal, out + at, largest + of_row, share + of_row, of_out + at, \
+    of_query + at, of_key_value + seen_at, of_key_value + seen_at + row, places, keys, values, of_keys, of_values)
+            FOR_K(BACKWARD)
+        }
+    }
+    free(keys);
+    return 0;
+}
