@@ -9,7 +9,7 @@ import pytest
 
 from caspr_spark import native
 
-PACKAGE, FILE = "caspr_spark.model", "small_heads.c"
+PACKAGE, FILE = "caspr_spark.model", "kernels.c"
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def test_many_processes_at_a_time_end_with_one_file(cache: Path) -> None:
 
 @pytest.mark.parametrize(
     ("compiler", "why"),
-    [("/no/such/cc", "no C compiler"), ("false", "false failed"), (f"{sys.executable} -c 'print(1)'", "small_heads")],
+    [("/no/such/cc", "no C compiler"), ("false", "false failed"), (f"{sys.executable} -c 'print(1)'", "kernels")],
 )
 def test_without_a_compiler_torch_computes(
     compiler: str, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -12,6 +12,7 @@ from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.decoder import Heads
 from caspr_spark.model.features import Scale, set_slices
+from caspr_spark.model.value_losses import value_losses
 from caspr_spark.model.wide import WideHead, is_wide
 from caspr_spark.pretrain.objectives import SMALLEST_CONSTANT_LOSS
 from caspr_spark.pretrain.ranks import Ranks
@@ -137,8 +138,6 @@ def cross_entropy(head: nn.Linear, read_MX: Tensor, ids_M: Tensor) -> Tensor:
 
 def _set_loss(logits_MV: Tensor, ids_MS: Tensor) -> Tensor:
     """Binary cross-entropy, summed over the values of the set, for events whose set is not empty."""
-    target_MV = torch.zeros_like(logits_MV).scatter_(1, ids_MS, 1.0)
-    losses_MV = functional.binary_cross_entropy_with_logits(logits_MV, target_MV, reduction="none")
-    is_present_M = (ids_MS != PADDING_ID).any(dim=-1)
-    losses_M = losses_MV[:, PADDING_ID + 1 :].sum(dim=-1)
-    return torch.where(is_present_M, losses_M, 0.0).sum()
+    is_in_MV = torch.zeros_like(logits_MV, dtype=torch.bool).scatter_(1, ids_MS, True)
+    is_present_M1 = (ids_MS != PADDING_ID).any(dim=-1, keepdim=True)
+    return value_losses(logits_MV, is_in_MV, is_present_M1.expand_as(is_in_MV))[PADDING_ID + 1 :].sum()

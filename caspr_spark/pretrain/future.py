@@ -23,6 +23,7 @@ from caspr_spark.model.causal import CausalEncoder
 from caspr_spark.model.features import MICROSECONDS_A_DAY, Scale, signed_log
 from caspr_spark.model.future import HORIZONS, MIDDLE, Guesses
 from caspr_spark.model.network import Network
+from caspr_spark.model.value_losses import value_losses
 from caspr_spark.model.values import Amounts, Sources, Values
 from caspr_spark.pretrain.objectives import AS_OF_TIMES, SMALLEST_CONSTANT_LOSS, hash_of, splitmix64, uniform
 from caspr_spark.pretrain.ranks import Ranks
@@ -179,22 +180,25 @@ class DenseFuture:
     def _losses(self, guesses: Guesses, future: Future, drawn: Times) -> Tensor:
         """float32 [A]: summed over customers and times."""
         entropy = functional.binary_cross_entropy_with_logits
-        known_BK1H, used_BK1 = drawn.is_known_BKH[:, :, None].float(), drawn.is_used_BK[:, :, None].float()
+        known_BK1H = drawn.is_known_BKH[:, :, None].float()
         happens_BKSH, counts_BKSH = (future.counts_BKSH > 0).float(), future.counts_BKSH.log1p()
         scaled_BKNH = future.amounts_BKNH / self.deviation_NH.to(future.amounts_BKNH.device)
-        has_next_BKV = future.has_next_BKV.float()
         of_horizons = [
             entropy(guesses.any_BKSH, happens_BKSH, reduction="none"),
             (guesses.count_BKSH - counts_BKSH).square(),
             (guesses.log_BKNH - signed_log(future.amounts_BKNH)).square(),
             2 * functional.huber_loss(guesses.linear_BKNH, scaled_BKNH, reduction="none"),
         ]
-        next_BKV = entropy(guesses.next_BKV, has_next_BKV, reduction="none") * used_BK1
-        new_BKV = entropy(guesses.new_BKV, has_next_BKV, reduction="none") * used_BK1 * future.is_new_BKV
-        recent_BKV = entropy(guesses.recent_BKV, future.was_recent_BKV.float(), reduction="none") * used_BK1
         sums = [(losses * known_BK1H).sum(dim=(0, 1)).flatten() for losses in of_horizons]
-        for of_values_BKV in (next_BKV, new_BKV, recent_BKV):
-            sums += [part.sum()[None] for part in torch.split(of_values_BKV.sum(dim=(0, 1)), self.values.sizes)]
+        used_BKV = drawn.is_used_BK[:, :, None].expand_as(future.has_next_BKV)
+        of_values = (
+            (guesses.next_BKV, future.has_next_BKV, used_BKV),
+            (guesses.new_BKV, future.has_next_BKV, used_BKV & future.is_new_BKV),
+            (guesses.recent_BKV, future.was_recent_BKV, used_BKV),
+        )
+        for parts in of_values:
+            losses_V = value_losses(*(part_BKV.flatten(0, 1) for part_BKV in parts))
+            sums += [part.sum()[None] for part in torch.split(losses_V, self.values.sizes)]
         return torch.cat(sums)
 
     def _first_guesses(self, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> Guesses:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from caspr_spark.model import small_heads
+from caspr_spark.model import kernels, small_heads
 from caspr_spark.model.blocks import Attention
 
 B = 5
@@ -31,7 +31,7 @@ def torch_attention(
 
 @pytest.fixture(autouse=True)
 def _is_compiled() -> None:
-    assert small_heads._library() is not None, "no C compiler: nothing would be tested"
+    assert kernels.are_there(), "no C compiler: nothing would be tested"
 
 
 @pytest.mark.parametrize("head", [1, 2, 3, 4])
@@ -93,6 +93,6 @@ def test_the_layer_gives_the_same_without_a_compiler(monkeypatch: pytest.MonkeyP
     layer, events = Attention(16, 8), torch.randn(4, 15, 16)
     mask = None if is_causal else (torch.arange(15) < torch.tensor([[1], [15], [7], [3]]))[:, None, None]
     fast = layer(events, events, mask, is_causal=is_causal)
-    monkeypatch.setattr(small_heads, "_library", lambda: None)
+    monkeypatch.setattr(kernels, "are_there", lambda: False)
 
     torch.testing.assert_close(fast, layer(events, events, mask, is_causal=is_causal))

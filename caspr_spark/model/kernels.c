@@ -1,13 +1,5 @@
-/* Attention of heads of 1 to 4 numbers: softmax(query key' / sqrt(K)) value, and its gradient. See small_heads.py.
-
-   query, out             [B, T, H * K] floats
-   key_value              [B, U, 2 * H * K]: the keys of all heads, then their values
-   is_seen                [B, U] bytes, 0 where nobody attends to; NULL: all are attended to
-   is_causal              whether nobody attends to a later one (T is U then)
-   largest, share         [B, H, T]: of the scores of a row, their maximum, and 1 / the sum of exp(score - maximum)
-
-   Nothing of size T * U is kept: the gradient computes the weights anew. A row that may attend to nothing gives NaN.
-   Forward, a vector of the processor holds LANES rows; backward, LANES of those that are attended to. */
+/* What torch computes by many passes over memory, in one; compiled by caspr_spark/native.py, called by small_heads.py and
+   value_losses.py. All arrays are contiguous floats unless it is said. */
 
 #include <math.h>
 #include <stdint.h>
@@ -18,6 +10,7 @@ enum { LANES = 8 };
 
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 /* K is a constant wherever these are called, so that the loops over it vanish. */
 #define INLINE static inline __attribute__((always_inline))
@@ -53,6 +46,17 @@ INLINE floats exp_of(floats x) {
 }
 
 static const floats LANE = {0, 1, 2, 3, 4, 5, 6, 7};
+
+/* Attention of heads of 1 to 4 numbers: softmax(query key' / sqrt(K)) value, and its gradient.
+
+   query, out             [B, T, H * K]
+   key_value              [B, U, 2 * H * K]: the keys of all heads, then their values
+   is_seen                [B, U] bytes, 0 where nobody attends to; NULL: all are attended to
+   is_causal              whether nobody attends to a later one (T is U then)
+   largest, share         [B, H, T]: of the scores of a row, their maximum, and 1 / the sum of exp(score - maximum)
+
+   Nothing of size T * U is kept: the gradient computes the weights anew. A row that may attend to nothing gives NaN.
+   Forward, a vector of the processor holds LANES rows; backward, LANES of those that are attended to. */
 
 /* One head of one customer. `row`: floats from one event to the next in query and out, `seen_row` in key and value. */
 INLINE void head_forward(
@@ -153,9 +157,10 @@ static int padded(int size) { return (size + LANES - 1) / LANES * LANES; }
 
 #define FOR_K(call) switch (K) { case 1: call(1); break; case 2: call(2); break; case 3: call(3); break; case 4: call(4); }
 
-/* Both return 0, or 1 where memory is short. */
+/* All functions that are called from outside return 0, or 1 where memory is short. */
 int attention_forward(
-    int B, int T, int U, int H, int K, const float *query, const float *key_value, const uint8_t *is_seen, int is_causal,
+    int64_t B, int64_t T, int64_t U, int64_t H, int64_t K, const float *query, const float *key_value,
+    const uint8_t *is_seen, int64_t is_causal,
     float *out, float *largest, float *share)
 {
     const int row = H * K, seen_row = 2 * row, places = padded(U);
@@ -164,7 +169,7 @@ int attention_forward(
     float *blocked = (float *)(scores + U);
     for (int64_t b = 0; b < B; b++) {
         blocked_of(is_seen ? is_seen + b * U : NULL, U, places, blocked);
-        for (int h = 0; h < H; h++) {
+        for (int64_t h = 0; h < H; h++) {
             int64_t at = b * T * row + h * K, seen_at = b * U * seen_row + h * K, of_row = (b * H + h) * T;
 #define FORWARD(K) head_forward(K, T, U, row, seen_row, query + at, key_value + seen_at, key_value + seen_at + row, \
     blocked, is_causal, out + at, largest + of_row, share + of_row, scores)
@@ -176,7 +181,8 @@ int attention_forward(
 }
 
 int attention_backward(
-    int B, int T, int U, int H, int K, const float *query, const float *key_value, const uint8_t *is_seen, int is_causal,
+    int64_t B, int64_t T, int64_t U, int64_t H, int64_t K, const float *query, const float *key_value,
+    const uint8_t *is_seen, int64_t is_causal,
     const float *out, const float *largest, const float *share, const float *of_out, float *of_query, float *of_key_value)
 {
     const int row = H * K, seen_row = 2 * row, places = padded(U);
@@ -186,7 +192,7 @@ int attention_backward(
     float *blocked = of_values + K * places;
     for (int64_t b = 0; b < B; b++) {
         blocked_of(is_seen ? is_seen + b * U : NULL, U, places, blocked);
-        for (int h = 0; h < H; h++) {
+        for (int64_t h = 0; h < H; h++) {
             int64_t at = b * T * row + h * K, seen_at = b * U * seen_row + h * K, of_row = (b * H + h) * T;
 #define BACKWARD(K) head_backward(K, T, U, row, seen_row, query + at, key_value + seen_at, key_value + seen_at + row, \
     blocked, is_causal, out + at, largest + of_row, share + of_row, of_out + at, \
@@ -195,5 +201,67 @@ int attention_backward(
         }
     }
     free(keys);
+    return 0;
+}
+
+/* The binary cross entropy of a logit x, log(1 + exp(x)) - x where it is so, summed over the rows that count.
+
+   logits       [R, V], `row` floats from one row to the next
+   is_so        [R, V] bytes, 0 or 1
+   counts       [R, V] bytes, 0 or 1; NULL: all count
+   losses       [V], what is added to
+   gradient     [R, V]: of the sum by each logit; NULL: not wanted */
+
+/* log(1 + x) of 0 <= x <= 1, as 2 atanh(x / (2 + x)) */
+INLINE floats log1p_of(floats x) {
+    floats z = x / (x + 2.0f), zz = z * z;
+    floats p = all(1.0f / 13);
+    p = p * zz + 1.0f / 11;
+    p = p * zz + 1.0f / 9;
+    p = p * zz + 1.0f / 7;
+    p = p * zz + 1.0f / 5;
+    p = p * zz + 1.0f / 3;
+    p = p * zz + 1.0f;
+    return 2.0f * z * p;
+}
+
+INLINE void losses_of(floats logit, ints is_so, ints counts, floats *losses, floats *gradient) {
+    floats zero = all(0), one = all(1);
+    floats small = exp_of(-larger(logit, -logit)), so = __builtin_convertvector(is_so, floats);
+    floats likely = one / (one + small);
+    floats loss = larger(logit, zero) + log1p_of(small) - logit * so;
+    *losses += where(counts != 0, loss, zero);
+    *gradient = where(counts != 0, where(logit < 0.0f, one - likely, likely) - so, zero);
+}
+
+int value_losses(
+    int64_t R, int64_t V, int64_t row, const float *logits, const uint8_t *is_so, const uint8_t *counts,
+    float *losses, float *gradient)
+{
+    const int64_t whole = V / LANES * LANES, rest = V - whole;
+    for (int64_t r = 0; r < R; r++) {
+        const float *logit = logits + r * row;
+        const uint8_t *so = is_so + r * V, *count = counts ? counts + r * V : NULL;
+        floats of_logit;
+        for (int64_t v = 0; v < whole; v += LANES) {
+            ints counted = count ? __builtin_convertvector(*(const bytes *)(count + v), ints) : (ints)all(1);
+            losses_of(*(const floats *)(logit + v), __builtin_convertvector(*(const bytes *)(so + v), ints), counted,
+                (floats *)(losses + v), gradient ? (floats *)(gradient + r * V + v) : &of_logit);
+        }
+        if (rest) {
+            floats last = all(0), sum = all(0);
+            ints last_so = (ints)all(0), counted = (ints)all(0);
+            for (int i = 0; i < rest; i++) {
+                last[i] = logit[whole + i];
+                last_so[i] = so[whole + i];
+                counted[i] = count ? count[whole + i] : 1;
+            }
+            losses_of(last, last_so, counted, &sum, &of_logit);
+            for (int i = 0; i < rest; i++) {
+                losses[whole + i] += sum[i];
+                if (gradient) gradient[r * V + whole + i] = of_logit[i];
+            }
+        }
+    }
     return 0;
 }

@@ -1,0 +1,35 @@
+"""The functions of `kernels.c`, called with tensors."""
+
+import ctypes
+
+from torch import Tensor
+
+from caspr_spark import native
+
+Argument = Tensor | int | None
+
+
+def are_there() -> bool:
+    """Whether they were compiled; without them torch computes the same."""
+    return _library() is not None
+
+
+def call(name: str, *arguments: Argument) -> None:
+    """Call one: a tensor as where its numbers start, None as NULL. Other threads of Python go on meanwhile.
+
+    Raises MemoryError where it finds no room to work in.
+    """
+    library = _library()
+    assert library is not None
+    if getattr(library, name)(*(_argument(argument) for argument in arguments)):
+        raise MemoryError(f"{name}: no memory")
+
+
+def _argument(argument: Argument) -> ctypes.c_void_p | ctypes.c_int64:
+    if isinstance(argument, int):
+        return ctypes.c_int64(argument)
+    return ctypes.c_void_p(None if argument is None else argument.data_ptr())
+
+
+def _library() -> ctypes.CDLL | None:
+    return native.library("caspr_spark.model", "kernels.c")
