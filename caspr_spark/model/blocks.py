@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caspr_spark.model import chance, small_heads
+from caspr_spark.model.norm import LayerNorm
 
 ROWS = 64
 """Events whose attention is computed at once where nobody attends to a later one."""
@@ -106,7 +107,7 @@ class EncoderBlock(nn.Module):
 
     def __init__(self, width: int, num_heads: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.attention = Attention(width, num_heads)
         self.feed_forward = _feed_forward(width, feed_forward, dropout)
         self.dropout = Dropout(dropout)
@@ -124,9 +125,9 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, width: int, num_heads: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.attention = Attention(width, num_heads)
-        self.memory_norm = nn.LayerNorm(width)
+        self.memory_norm = LayerNorm(width)
         self.memory_attention = Attention(width, num_heads)
         self.feed_forward = _feed_forward(width, feed_forward, dropout)
         self.dropout = Dropout(dropout)
@@ -142,5 +143,5 @@ class DecoderBlock(nn.Module):
 
 def _feed_forward(width: int, hidden: int, dropout: float) -> nn.Sequential:
     """The position-wise layers, with the norm before them."""
-    layers = [nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), Dropout(dropout), nn.Linear(hidden, width)]
+    layers = [LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), Dropout(dropout), nn.Linear(hidden, width)]
     return nn.Sequential(*layers)

@@ -13,6 +13,7 @@ from caspr_spark.model.blocks import Dropout, EncoderBlock, rows_of
 from caspr_spark.model.decay import DecayedPooling, ages
 from caspr_spark.model.encoder import Encoded
 from caspr_spark.model.features import MICROSECONDS_A_DAY, EventVectors, ProfileVectors
+from caspr_spark.model.norm import LayerNorm
 from caspr_spark.model.pooling import Pooling
 
 FORGETTING = (-3.0, 1.0)
@@ -40,10 +41,10 @@ class CausalEncoder(nn.Module):
             nn.Linear(self.event_vectors.size, width),
             nn.GELU(),
             Dropout(section.event_dropout),
-            nn.LayerNorm(width),
+            LayerNorm(width),
         )
         self.mixer = _mixer(section)
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.gate_D = nn.Parameter(torch.zeros(width))
         self.decayed = DecayedPooling(section, layout, scaling) if section.pooling == "decayed" else None
         if section.pooling != "decayed":

@@ -10,6 +10,7 @@ from caspr_spark.manifest import Layout
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.blocks import DecoderBlock
 from caspr_spark.model.encoder import Encoded
+from caspr_spark.model.norm import LayerNorm
 from caspr_spark.model.wide import WideHead, is_wide
 
 
@@ -28,7 +29,7 @@ class Decoder(nn.Module):
             DecoderBlock(width, section.num_heads, section.feed_forward, section.dropout)
             for _ in range(section.decoder_layers)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
 
     def forward(self, batch: Batch, encoded: Encoded, sees_events_B: Tensor) -> Tensor:
         """decoded_BTD; place i has read the event vectors before i.

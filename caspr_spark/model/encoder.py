@@ -11,6 +11,7 @@ from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.blocks import EncoderBlock
 from caspr_spark.model.features import EventVectors, ProfileVectors
+from caspr_spark.model.norm import LayerNorm
 from caspr_spark.model.pooling import Pooling
 
 
@@ -44,9 +45,9 @@ class PaperEncoder(nn.Module):
             EncoderBlock(width, section.num_heads, section.feed_forward, section.dropout)
             for _ in range(section.encoder_layers)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.dense = nn.Sequential(
-            nn.Linear(width + self.profile_vectors.size, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width)
+            nn.Linear(width + self.profile_vectors.size, width), nn.GELU(), nn.Linear(width, width), LayerNorm(width)
         )
         assert section.pooling != "decayed"  # the configuration refuses it
         self.pooling = Pooling(section.pooling, width)

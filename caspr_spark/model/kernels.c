@@ -1,5 +1,5 @@
-/* What torch computes by many passes over memory, in one; compiled by caspr_spark/native.py, called by small_heads.py and
-   value_losses.py. All arrays are contiguous floats unless it is said. */
+/* What torch computes by many passes over memory, in one; compiled by caspr_spark/native.py, called by small_heads.py,
+   norm.py and value_losses.py. All arrays are contiguous floats unless it is said. */
 
 #include <math.h>
 #include <stdint.h>
@@ -261,6 +261,57 @@ int value_losses(
                 losses[whole + i] += sum[i];
                 if (gradient) gradient[r * V + whole + i] = of_logit[i];
             }
+        }
+    }
+    return 0;
+}
+
+/* Layer norm of R rows of D floats, D a multiple of LANES: (x - mean) * scale * weight + bias, and its gradient.
+
+   means, scales          [R]: scale is 1 / sqrt(variance + epsilon)
+   of_weight, of_bias     [D], what is added to */
+int norm_forward(
+    int64_t R, int64_t D, const float *rows, const float *weight, const float *bias, float epsilon,
+    float *out, float *means, float *scales)
+{
+    for (int64_t r = 0; r < R; r++, rows += D, out += D) {
+        floats total = all(0), squares = all(0);
+        for (int64_t d = 0; d < D; d += LANES) total += *(const floats *)(rows + d);
+        float mean = sum_of(total) / D;
+        for (int64_t d = 0; d < D; d += LANES) {
+            floats centred = *(const floats *)(rows + d) - mean;
+            squares += centred * centred;
+        }
+        float scale = 1 / sqrtf(sum_of(squares) / D + epsilon);
+        for (int64_t d = 0; d < D; d += LANES) {
+            floats normed = (*(const floats *)(rows + d) - mean) * scale;
+            *(floats *)(out + d) = normed * *(const floats *)(weight + d) + *(const floats *)(bias + d);
+        }
+        means[r] = mean;
+        scales[r] = scale;
+    }
+    return 0;
+}
+
+int norm_backward(
+    int64_t R, int64_t D, const float *rows, const float *weight, const float *means, const float *scales,
+    const float *of_out, float *of_rows, float *of_weight, float *of_bias)
+{
+    for (int64_t r = 0; r < R; r++, rows += D, of_out += D, of_rows += D) {
+        floats total = all(0), along = all(0);
+        for (int64_t d = 0; d < D; d += LANES) {
+            floats normed = (*(const floats *)(rows + d) - means[r]) * scales[r], gradient = *(const floats *)(of_out + d);
+            floats weighted = gradient * *(const floats *)(weight + d);
+            total += weighted;
+            along += weighted * normed;
+            *(floats *)(of_weight + d) += gradient * normed;
+            *(floats *)(of_bias + d) += gradient;
+        }
+        float mean = sum_of(total) / D, slope = sum_of(along) / D;
+        for (int64_t d = 0; d < D; d += LANES) {
+            floats normed = (*(const floats *)(rows + d) - means[r]) * scales[r];
+            floats weighted = *(const floats *)(of_out + d) * *(const floats *)(weight + d);
+            *(floats *)(of_rows + d) = (weighted - mean - normed * slope) * scales[r];
         }
     }
     return 0;

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from caspr_spark import native
 
-Argument = Tensor | int | None
+Argument = Tensor | int | float | None
 
 
 def are_there() -> bool:
@@ -25,9 +25,11 @@ def call(name: str, *arguments: Argument) -> None:
         raise MemoryError(f"{name}: no memory")
 
 
-def _argument(argument: Argument) -> ctypes.c_void_p | ctypes.c_int64:
+def _argument(argument: Argument) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_float:
     if isinstance(argument, int):
         return ctypes.c_int64(argument)
+    if isinstance(argument, float):
+        return ctypes.c_float(argument)
     return ctypes.c_void_p(None if argument is None else argument.data_ptr())
 
 
