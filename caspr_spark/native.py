@@ -33,7 +33,7 @@ def library(package: str, name: str) -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(str(_compiled(resources.files(package).joinpath(name).read_bytes(), Path(name).stem)))
     except (_NotCompiledError, OSError) as error:
-        logging.getLogger(__name__).warning("%s is computed by torch, more slowly: %s", Path(name).stem, error)
+        logging.getLogger(__name__).warning("%s was not compiled, torch computes the same more slowly: %s", name, error)
         return None
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caspr_spark.model import chance, small_heads
+from caspr_spark.model import small_heads
+from caspr_spark.model.dropout import Dropout
 from caspr_spark.model.norm import LayerNorm
 
 ROWS = 64
@@ -18,29 +19,6 @@ def rows_of(num_events: int, device: torch.device) -> list[slice]:
     if device.type != "cpu" or torch.compiler.is_exporting():
         return [slice(None)]
     return [slice(start, start + ROWS) for start in range(0, num_events, ROWS)]
-
-
-class Dropout(nn.Module):
-    """As nn.Dropout, and that on a GPU; on a CPU in a quarter of its time.
-
-    A number takes 16 random bits: it is wiped with a chance of `share` to the nearest 1/65536. What is kept is divided
-    by exactly its own chance.
-    """
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.num_wiped = round(share * 2**16)
-
-    def forward(self, values: Tensor) -> Tensor:
-        if not self.training or self.num_wiped == 0:
-            return values
-        if values.device.type != "cpu":
-            return functional.dropout(values, self.num_wiped / 2**16)
-        num_values = values.numel()
-        bits = torch.empty(-(-num_values // 4), dtype=torch.int64).random_(-(2**63), None, generator=chance.of_chunk())
-        is_kept = torch.empty(num_values)
-        torch.gt(bits.view(torch.int16)[:num_values], self.num_wiped - 2**15 - 1, out=is_kept)
-        return values * is_kept.mul_(2**16 / max(1, 2**16 - self.num_wiped)).view_as(values)
 
 
 class Attention(nn.Module):

@@ -9,8 +9,9 @@ from torch.nn import functional
 from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
-from caspr_spark.model.blocks import Dropout, EncoderBlock, rows_of
+from caspr_spark.model.blocks import EncoderBlock, rows_of
 from caspr_spark.model.decay import DecayedPooling, ages
+from caspr_spark.model.dropout import Dropout
 from caspr_spark.model.encoder import Encoded
 from caspr_spark.model.features import MICROSECONDS_A_DAY, EventVectors, ProfileVectors
 from caspr_spark.model.norm import LayerNorm

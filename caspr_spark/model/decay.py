@@ -12,7 +12,7 @@ from torch.nn import functional
 from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
-from caspr_spark.model.blocks import Dropout
+from caspr_spark.model.dropout import Dropout
 from caspr_spark.model.features import MICROSECONDS_A_DAY, NO_TIME, ProfileVectors, Scale, signed_log
 from caspr_spark.model.values import Amounts, Sources, Values
 

@@ -1,5 +1,5 @@
 /* What torch computes by many passes over memory, in one; compiled by caspr_spark/native.py, called by small_heads.py,
-   norm.py and value_losses.py. All arrays are contiguous floats unless it is said. */
+   losses.py, norm.py and dropout.py. All arrays are contiguous floats unless it is said. */
 
 #include <math.h>
 #include <stdint.h>
@@ -11,6 +11,7 @@ enum { LANES = 8 };
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+typedef int16_t shorts __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
 /* K is a constant wherever these are called, so that the loops over it vanish. */
 #define INLINE static inline __attribute__((always_inline))
@@ -27,24 +28,23 @@ INLINE float sum_of(floats x) {
     return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
 }
 
-/* exp(x) of x <= 0 to the last digit but one; 0 below the smallest number that is not denormal. Cephes' polynomial. */
-INLINE floats exp_of(floats x) {
+/* 2^x of x <= 0 to the last digit but one; 0 below the smallest number that is not denormal. Cephes' polynomial. */
+INLINE floats exp2_of(floats x) {
     const floats rounding = all(12582912.0f); /* 1.5 * 2^23: what is added to it is rounded to an integer */
-    ints is_any = x > -87.0f;
-    x = where(is_any, x, all(-87.0f));
-    floats rounded = x * 1.44269504f + rounding, n = rounded - rounding;
-    floats r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    floats p = all(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
+    ints is_any = x > -126.0f;
+    x = where(is_any, x, all(-126.0f));
+    floats rounded = x + rounding, r = x - (rounded - rounding);
+    floats p = all(1.535336188e-4f);
+    p = p * r + 1.339887440e-3f;
+    p = p * r + 9.618437358e-3f;
+    p = p * r + 5.550332471e-2f;
+    p = p * r + 2.402264791e-1f;
+    p = p * r + 6.931472029e-1f;
+    p = p * r + 1.0f;
     return (floats)(((ints)p + ((ints)rounded << 23)) & is_any);
 }
 
+static const float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
 static const floats LANE = {0, 1, 2, 3, 4, 5, 6, 7};
 
 /* Attention of heads of 1 to 4 numbers: softmax(query key' / sqrt(K)) value, and its gradient.
@@ -53,7 +53,8 @@ static const floats LANE = {0, 1, 2, 3, 4, 5, 6, 7};
    key_value              [B, U, 2 * H * K]: the keys of all heads, then their values
    is_seen                [B, U] bytes, 0 where nobody attends to; NULL: all are attended to
    is_causal              whether nobody attends to a later one (T is U then)
-   largest, share         [B, H, T]: of the scores of a row, their maximum, and 1 / the sum of exp(score - maximum)
+   largest, share         [B, H, T]: of the scores of a row, their maximum, and 1 / the sum of 2^(score - maximum);
+                          a score is query key' / sqrt(K) log2(e)
 
    Nothing of size T * U is kept: the gradient computes the weights anew. A row that may attend to nothing gives NaN.
    Forward, a vector of the processor holds LANES rows; backward, LANES of those that are attended to. */
@@ -63,7 +64,7 @@ INLINE void head_forward(
     const int K, int T, int U, int row, int seen_row, const float *query, const float *key, const float *value,
     const float *blocked, int is_causal, float *out, float *largest, float *share, floats *scores)
 {
-    const float scale = 1 / sqrtf(K);
+    const float scale = LOG2_E / sqrtf(K);
     for (int t = 0; t < T; t += LANES) {
         int rows = T - t < LANES ? T - t : LANES, end = is_causal ? t + rows : U;
         floats asked[K], mixed[K], most = all(-INFINITY), total = all(0);
@@ -79,7 +80,7 @@ INLINE void head_forward(
             most = larger(score, most);
         }
         for (int u = 0; u < end; u++) {
-            floats weight = exp_of(scores[u] - most);
+            floats weight = exp2_of(scores[u] - most);
             total += weight;
             for (int k = 0; k < K; k++) mixed[k] += weight * value[u * seen_row + k];
         }
@@ -102,7 +103,7 @@ INLINE void head_backward(
     const float *of_out, float *of_query, float *of_key, float *of_value,
     int places, float *keys, float *values, float *of_keys, float *of_values)
 {
-    const float scale = 1 / sqrtf(K);
+    const float scale = LOG2_E / sqrtf(K);
     memset(of_keys, 0, sizeof(float) * K * places);
     memset(of_values, 0, sizeof(float) * K * places);
     for (int k = 0; k < K; k++) {
@@ -129,7 +130,7 @@ INLINE void head_backward(
                 gain += wanted[k] * *(const floats *)(values + k * places + u);
             }
             if (is_causal) score = where(LANE > (float)(t - u), all(-INFINITY), score);
-            floats weight = exp_of(score - largest[t]) * share[t];
+            floats weight = exp2_of(score - largest[t]) * share[t];
             gain *= weight;
             for (int k = 0; k < K; k++) {
                 gained[k] += gain * *(const floats *)(keys + k * places + u);
@@ -137,11 +138,11 @@ INLINE void head_backward(
                 *(floats *)(of_values + k * places + u) += weight * wanted[k];
             }
         }
-        for (int k = 0; k < K; k++) of_query[t * row + k] = sum_of(gained[k]) * scale;
+        for (int k = 0; k < K; k++) of_query[t * row + k] = sum_of(gained[k]) * (scale * LN_2);
     }
     for (int k = 0; k < K; k++) {
         for (int u = 0; u < U; u++) {
-            of_key[u * seen_row + k] = of_keys[k * places + u];
+            of_key[u * seen_row + k] = of_keys[k * places + u] * LN_2;
             of_value[u * seen_row + k] = of_values[k * places + u];
         }
     }
@@ -227,7 +228,7 @@ INLINE floats log1p_of(floats x) {
 
 INLINE void losses_of(floats logit, ints is_so, ints counts, floats *losses, floats *gradient) {
     floats zero = all(0), one = all(1);
-    floats small = exp_of(-larger(logit, -logit)), so = __builtin_convertvector(is_so, floats);
+    floats small = exp2_of(-LOG2_E * larger(logit, -logit)), so = __builtin_convertvector(is_so, floats);
     floats likely = one / (one + small);
     floats loss = larger(logit, zero) + log1p_of(small) - logit * so;
     *losses += where(counts != 0, loss, zero);
@@ -313,6 +314,53 @@ int norm_backward(
             floats weighted = *(const floats *)(of_out + d) * *(const floats *)(weight + d);
             *(floats *)(of_rows + d) = (weighted - mean - normed * slope) * scales[r];
         }
+    }
+    return 0;
+}
+
+/* N numbers, times `scale` where their 16 random bits, read as an integer with a sign, are `least` or more, else 0. */
+int dropped(int64_t N, const float *values, const int16_t *bits, int64_t least, float scale, float *out)
+{
+    const int64_t whole = N / LANES * LANES;
+    const ints smallest = __builtin_convertvector(all((float)least), ints);
+    for (int64_t n = 0; n < whole; n += LANES) {
+        ints drawn = __builtin_convertvector(*(const shorts *)(bits + n), ints);
+        *(floats *)(out + n) = where(drawn >= smallest, *(const floats *)(values + n) * scale, all(0));
+    }
+    for (int64_t n = whole; n < N; n++) out[n] = bits[n] >= least ? values[n] * scale : 0;
+    return 0;
+}
+
+/* The cross entropy of one of V values, of M logits each, and its gradient in place of the logits.
+
+   ids          [M] int64: the value that it is; where it is 0 there is none, and no loss
+   losses       [M] */
+int class_losses(int64_t M, int64_t V, float *logits, const int64_t *ids, float *losses)
+{
+    const int64_t whole = V / LANES * LANES;
+    for (int64_t m = 0; m < M; m++, logits += V) {
+        if (!ids[m]) {
+            memset(logits, 0, sizeof(float) * V);
+            losses[m] = 0;
+            continue;
+        }
+        floats most = all(-INFINITY), total = all(0), last = all(-INFINITY);
+        for (int64_t v = 0; v < whole; v += LANES) most = larger(*(const floats *)(logits + v), most);
+        for (int64_t v = whole; v < V; v++) last[v - whole] = logits[v];
+        most = larger(last, most);
+        float largest = most[0], of_own = logits[ids[m]];
+        for (int i = 1; i < LANES; i++) largest = most[i] > largest ? most[i] : largest;
+        for (int64_t v = 0; v < whole; v += LANES) {
+            floats weight = exp2_of((*(const floats *)(logits + v) - largest) * LOG2_E);
+            total += weight;
+            *(floats *)(logits + v) = weight;
+        }
+        last = exp2_of((last - largest) * LOG2_E);
+        float sum = sum_of(total) + sum_of(last), share = 1 / sum;
+        for (int64_t v = 0; v < whole; v += LANES) *(floats *)(logits + v) *= share;
+        for (int64_t v = whole; v < V; v++) logits[v] = last[v - whole] * share;
+        logits[ids[m]] -= 1;
+        losses[m] = logf(sum) + largest - of_own;
     }
     return 0;
 }

@@ -5,21 +5,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.decoder import Heads
 from caspr_spark.model.features import Scale, set_slices
-from caspr_spark.model.value_losses import value_losses
+from caspr_spark.model.losses import class_loss, value_losses
 from caspr_spark.model.wide import WideHead, is_wide
 from caspr_spark.pretrain.objectives import SMALLEST_CONSTANT_LOSS
 from caspr_spark.pretrain.ranks import Ranks
 from schemas.vocabulary import PADDING_ID
 
-CACHED_LOGITS = 2**19
-"""2 MiB."""
 Places = tuple[Tensor, ...]
 """(customer_M, event_M): where M events stand in a batch."""
 
@@ -84,7 +81,7 @@ class AttributeLosses:
                 losses.append(head.cross_entropy(read_MX, ids_M))
             else:
                 assert isinstance(head, nn.Linear)
-                losses.append(cross_entropy(head, read_MX, ids_M))
+                losses.append(class_loss(head, read_MX, ids_M))
         slices = set_slices(batch.sets_BTS, self.layout)
         for ids_BTS, head in zip(slices, heads.sets, strict=True):
             ids_MS = ids_BTS[places]
@@ -118,22 +115,6 @@ def fit_wide_heads(
             head = [*heads.categorical, *heads.sets][place]
             assert isinstance(head, WideHead)
             head.fit(counts_V)
-
-
-def cross_entropy(head: nn.Linear, read_MX: Tensor, ids_M: Tensor) -> Tensor:
-    """Summed over events that have a value. Where there are many logits, some events at a time, within a cache."""
-    rows = max(1, CACHED_LOGITS // head.out_features)
-    options = nn.LinearCrossEntropyOptions(batch_chunk_size=rows) if len(ids_M) > 2 * rows else None
-    loss: Tensor = functional.linear_cross_entropy(
-        read_MX,
-        head.weight,
-        ids_M,
-        linear_bias=head.bias,
-        ignore_index=PADDING_ID,
-        reduction="sum",
-        options=options,
-    )
-    return loss
 
 
 def _set_loss(logits_MV: Tensor, ids_MS: Tensor) -> Tensor:

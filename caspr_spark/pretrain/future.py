@@ -22,8 +22,8 @@ from caspr_spark.model.batch import Batch
 from caspr_spark.model.causal import CausalEncoder
 from caspr_spark.model.features import MICROSECONDS_A_DAY, Scale, signed_log
 from caspr_spark.model.future import HORIZONS, MIDDLE, Guesses
+from caspr_spark.model.losses import value_losses
 from caspr_spark.model.network import Network
-from caspr_spark.model.value_losses import value_losses
 from caspr_spark.model.values import Amounts, Sources, Values
 from caspr_spark.pretrain.objectives import AS_OF_TIMES, SMALLEST_CONSTANT_LOSS, hash_of, splitmix64, uniform
 from caspr_spark.pretrain.ranks import Ranks

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from caspr_spark.model.blocks import Dropout
+from caspr_spark.model.dropout import Dropout
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])

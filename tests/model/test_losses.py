@@ -1,12 +1,12 @@
-"""The cross entropy of many values is torch's own, only faster."""
+"""The cross entropies of many values are torch's own, only faster."""
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from caspr_spark.model import kernels
-from caspr_spark.model.value_losses import value_losses
+from caspr_spark.model import kernels, losses
+from caspr_spark.model.losses import class_loss, value_losses
 
 
 def parts(num_rows: int, num_values: int, *, times: float = 4.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -18,8 +18,8 @@ def parts(num_rows: int, num_values: int, *, times: float = 4.0) -> tuple[Tensor
 
 
 def check_same(logits: Tensor, is_so: Tensor, counts: Tensor, view: Tensor) -> None:
-    losses = functional.binary_cross_entropy_with_logits(view, is_so.float(), reduction="none")
-    theirs = (losses * counts).sum(dim=0)
+    of_all = functional.binary_cross_entropy_with_logits(view, is_so.float(), reduction="none")
+    theirs = (of_all * counts).sum(dim=0)
     ours = value_losses(view, is_so, counts)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     weights = torch.rand(len(theirs), generator=torch.Generator().manual_seed(2))
@@ -53,6 +53,38 @@ def test_logits_beyond_what_an_exponential_can_hold_stay_finite() -> None:
 def test_no_gradient_is_made_where_none_is_wanted() -> None:
     logits, is_so, counts = parts(5, 9)
     with torch.inference_mode():
-        losses = value_losses(logits[:, :9], is_so, counts)
-    assert not losses.requires_grad
-    torch.testing.assert_close(losses, value_losses(logits[:, :9], is_so, counts).detach())
+        found = value_losses(logits[:, :9], is_so, counts)
+    assert not found.requires_grad
+    torch.testing.assert_close(found, value_losses(logits[:, :9], is_so, counts).detach())
+
+
+WIDTH = 8
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("num_ids", [3, 8, 50])
+@pytest.mark.parametrize("num_events", [0, 3, 300])
+@pytest.mark.parametrize("cached_logits", [1, 7 * 50, losses.CACHED_LOGITS])
+def test_the_loss_of_one_value_is_that_of_torch(
+    num_ids: int, num_events: int, cached_logits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "CACHED_LOGITS", cached_logits)
+    torch.manual_seed(1)
+    head, read_MX = nn.Linear(WIDTH, num_ids), (torch.randn(num_events, WIDTH) * 20).requires_grad_()
+    ids_M = torch.randint(0, num_ids, (num_events, 2))[:, 0]
+    ids_M[: num_events // 3] = 0  # without a value
+
+    def with_gradients(loss: Tensor) -> list[Tensor]:
+        return [loss.detach(), *torch.autograd.grad(3 * loss, [read_MX, head.weight, head.bias])]
+
+    expected = functional.cross_entropy(head(read_MX), ids_M, ignore_index=0, reduction="sum")
+    for ours, plain in zip(with_gradients(class_loss(head, read_MX, ids_M)), with_gradients(expected), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.usefixtures("_way")
+def test_a_loss_is_judged_without_a_gradient() -> None:
+    head, read_MX, ids_M = nn.Linear(WIDTH, 50), torch.randn(9, WIDTH), torch.arange(9)
+    with torch.inference_mode():
+        found = class_loss(head, read_MX, ids_M)
+    torch.testing.assert_close(found, class_loss(head, read_MX, ids_M).detach())
