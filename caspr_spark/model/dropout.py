@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from caspr_spark.model import chance, kernels
@@ -41,6 +42,7 @@ class _Dropped(torch.autograd.Function):
         return _dropped(values, bits, num_wiped)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:
         (bits,) = ctx.saved_tensors
         return _dropped(gradients[0], bits, ctx.num_wiped), None, None
@@ -54,4 +56,4 @@ def _dropped(values: Tensor, bits: Tensor, num_wiped: int) -> Tensor:
         kept = torch.empty_like(values)
         kernels.call("dropped", values.numel(), values, bits, least, scale, kept)
         return kept
-    return values * (bits >= least).float().mul_(scale)
+    return values * (bits > least - 1).float().mul_(scale)  # `least` itself may be beyond 16 bits

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LANES = 8 };
+enum { LANES = 8, MOST_K = 4 };
 
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -28,10 +28,10 @@ INLINE float sum_of(floats x) {
     return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
 }
 
-/* 2^x of x <= 0 to the last digit but one; 0 below the smallest number that is not denormal. Cephes' polynomial. */
+/* 2^x of x <= 0 to the last digit but one; 0 below the smallest number that is not denormal, NaN of NaN. Cephes' polynomial. */
 INLINE floats exp2_of(floats x) {
     const floats rounding = all(12582912.0f); /* 1.5 * 2^23: what is added to it is rounded to an integer */
-    ints is_any = x > -126.0f;
+    ints is_any = ~(x <= -126.0f);
     x = where(is_any, x, all(-126.0f));
     floats rounded = x + rounding, r = x - (rounded - rounding);
     floats p = all(1.535336188e-4f);
@@ -67,7 +67,7 @@ INLINE void head_forward(
     const float scale = LOG2_E / sqrtf(K);
     for (int t = 0; t < T; t += LANES) {
         int rows = T - t < LANES ? T - t : LANES, end = is_causal ? t + rows : U;
-        floats asked[K], mixed[K], most = all(-INFINITY), total = all(0);
+        floats asked[MOST_K], mixed[MOST_K], most = all(-INFINITY), total = all(0);
         for (int k = 0; k < K; k++) {
             asked[k] = mixed[k] = all(0);
             for (int i = 0; i < rows; i++) asked[k][i] = query[(t + i) * row + k] * scale;
@@ -116,7 +116,7 @@ INLINE void head_backward(
     for (int t = 0; t < T; t++) {
         int end = is_causal ? t + 1 : U;
         float mean = 0;
-        floats asked[K], wanted[K], gained[K];
+        floats asked[MOST_K], wanted[MOST_K], gained[MOST_K];
         for (int k = 0; k < K; k++) {
             asked[k] = all(query[t * row + k] * scale);
             wanted[k] = all(of_out[t * row + k]);
@@ -158,7 +158,7 @@ static int padded(int size) { return (size + LANES - 1) / LANES * LANES; }
 
 #define FOR_K(call) switch (K) { case 1: call(1); break; case 2: call(2); break; case 3: call(3); break; case 4: call(4); }
 
-/* All functions that are called from outside return 0, or 1 where memory is short. */
+/* All functions that are called from outside return 0, 1 where memory is short, or 2 where an id is none of the values. */
 int attention_forward(
     int64_t B, int64_t T, int64_t U, int64_t H, int64_t K, const float *query, const float *key_value,
     const uint8_t *is_seen, int64_t is_causal,
@@ -230,9 +230,9 @@ INLINE void losses_of(floats logit, ints is_so, ints counts, floats *losses, flo
     floats zero = all(0), one = all(1);
     floats small = exp2_of(-LOG2_E * larger(logit, -logit)), so = __builtin_convertvector(is_so, floats);
     floats likely = one / (one + small);
-    floats loss = larger(logit, zero) + log1p_of(small) - logit * so;
+    floats loss = (larger(logit, zero) - logit * so) + log1p_of(small);
     *losses += where(counts != 0, loss, zero);
-    *gradient = where(counts != 0, where(logit < 0.0f, one - likely, likely) - so, zero);
+    *gradient = where(counts != 0, where(logit < 0.0f, small * likely, likely) - so, zero);
 }
 
 int value_losses(
@@ -339,6 +339,7 @@ int class_losses(int64_t M, int64_t V, float *logits, const int64_t *ids, float 
 {
     const int64_t whole = V / LANES * LANES;
     for (int64_t m = 0; m < M; m++, logits += V) {
+        if ((uint64_t)ids[m] >= (uint64_t)V) return 2;
         if (!ids[m]) {
             memset(logits, 0, sizeof(float) * V);
             losses[m] = 0;
@@ -360,7 +361,7 @@ int class_losses(int64_t M, int64_t V, float *logits, const int64_t *ids, float 
         for (int64_t v = 0; v < whole; v += LANES) *(floats *)(logits + v) *= share;
         for (int64_t v = whole; v < V; v++) logits[v] = last[v - whole] * share;
         logits[ids[m]] -= 1;
-        losses[m] = logf(sum) + largest - of_own;
+        losses[m] = logf(sum) + (largest - of_own);
     }
     return 0;
 }

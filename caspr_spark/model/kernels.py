@@ -6,6 +6,7 @@ from torch import Tensor
 
 from caspr_spark import native
 
+NO_MEMORY = 1
 Argument = Tensor | int | float | None
 
 
@@ -17,12 +18,13 @@ def are_there() -> bool:
 def call(name: str, *arguments: Argument) -> None:
     """Call one: a tensor as where its numbers start, None as NULL. Other threads of Python go on meanwhile.
 
-    Raises MemoryError where it finds no room to work in.
+    Raises MemoryError where it finds no room to work in, IndexError where an id is none of the values.
     """
     library = _library()
     assert library is not None
-    if getattr(library, name)(*(_argument(argument) for argument in arguments)):
-        raise MemoryError(f"{name}: no memory")
+    answer = getattr(library, name)(*(_argument(argument) for argument in arguments))
+    if answer:
+        raise MemoryError(f"{name}: no memory") if answer == NO_MEMORY else IndexError(f"{name}: an id out of range")
 
 
 def _argument(argument: Argument) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_float:

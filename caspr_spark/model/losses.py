@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from caspr_spark.model import kernels
@@ -31,13 +32,14 @@ def value_losses(logits_RV: Tensor, is_so_RV: Tensor, counts_RV: Tensor) -> Tens
 def class_loss(head: nn.Linear, read_MX: Tensor, ids_M: Tensor) -> Tensor:
     """Cross entropy of what `head` makes of `read_MX` for values of which one is so, summed; none where no value is."""
     if _can_be_compiled(read_MX):
-        loss: Tensor = _ClassLoss.apply(read_MX, head.weight, head.bias, ids_M)  # type: ignore[no-untyped-call]
+        loss: Tensor = _ClassLoss.apply(read_MX, head.weight, head.bias, ids_M, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
         return loss
     return functional.cross_entropy(head(read_MX), ids_M, ignore_index=PADDING_ID, reduction="sum")
 
 
 def _can_be_compiled(given: Tensor) -> bool:
-    return given.dtype == torch.float32 and given.device.type == "cpu" and kernels.are_there()
+    is_float = given.dtype == torch.float32 and given.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return is_float and kernels.are_there()
 
 
 class _ValueLosses(torch.autograd.Function):
@@ -53,6 +55,7 @@ class _ValueLosses(torch.autograd.Function):
         return losses
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * gradients[0], None, None
@@ -62,22 +65,25 @@ class _ClassLoss(torch.autograd.Function):
     """The gradient is made at once, some events at a time: the logits of all of them are never there."""
 
     @staticmethod
-    def forward(ctx: Any, read: Tensor, weight: Tensor, bias: Tensor, ids: Tensor) -> Tensor:
+    def forward(ctx: Any, read: Tensor, weight: Tensor, bias: Tensor, ids: Tensor, is_learned: bool) -> Tensor:
+        assert ids.dtype == torch.int64
         ids, losses = ids.contiguous(), read.new_empty(len(read))
-        of_read, of_weight, of_bias = torch.empty_like(read), torch.zeros_like(weight), torch.zeros_like(bias)
+        if is_learned:
+            of_read, of_weight, of_bias = torch.empty_like(read), torch.zeros_like(weight), torch.zeros_like(bias)
+            ctx.save_for_backward(of_read, of_weight, of_bias)
         rows = max(1, CACHED_LOGITS // len(weight))
         for start in range(0, len(read), rows):
             some = slice(start, start + rows)
             logits = torch.addmm(bias, read[some], weight.t())
             kernels.call("class_losses", *logits.shape, logits, ids[some], losses[some])
-            if any(ctx.needs_input_grad):
+            if is_learned:
                 torch.mm(logits, weight, out=of_read[some])
                 of_weight.addmm_(logits.t(), read[some])
                 of_bias.add_(logits.sum(dim=0))
-        ctx.save_for_backward(of_read, of_weight, of_bias)
         return losses.sum()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
         of_read, of_weight, of_bias = ctx.saved_tensors
-        return of_read * gradients[0], of_weight * gradients[0], of_bias * gradients[0], None
+        return of_read * gradients[0], of_weight * gradients[0], of_bias * gradients[0], None, None

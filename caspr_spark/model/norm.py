@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from caspr_spark.model import kernels
 
@@ -11,12 +12,15 @@ LANES, WIDEST = 8, 256
 
 
 class LayerNorm(nn.LayerNorm):
-    """As nn.LayerNorm of the last dimension."""
+    """As nn.LayerNorm of the last dimension, with weights and biases."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
 
     def forward(self, rows: Tensor) -> Tensor:
         width = self.normalized_shape[0]
-        is_narrow = width <= WIDEST and width % LANES == 0
-        is_float = rows.dtype == torch.float32 and rows.device.type == "cpu"
+        is_narrow = width <= WIDEST and width % LANES == 0 and rows.shape[-1] == width
+        is_float = rows.dtype == self.weight.dtype == torch.float32 and rows.device.type == "cpu"
         if not (is_narrow and is_float and kernels.are_there()) or torch.compiler.is_exporting():
             return super().forward(rows)
         normed: Tensor = _LayerNorm.apply(rows, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
@@ -36,6 +40,7 @@ class _LayerNorm(torch.autograd.Function):
         return normed
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor, None]:
         rows, weight, moments = ctx.saved_tensors
         of_rows, of_both = torch.empty_like(rows), weight.new_zeros(2, len(weight))

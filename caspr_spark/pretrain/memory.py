@@ -20,7 +20,7 @@ ROWS = 5
 NUMBERS_A_LAYER = 24
 """That a layer of the network keeps of an event for the gradient, in its width; measured at 17 to 22."""
 LOGITS = 3
-"""Numbers that are kept for each value that is guessed: its logit, its probability and the gradient."""
+"""Numbers that are kept for each value that is guessed, where nothing is compiled: logit, probability and gradient."""
 SMALL_VOCABULARY = 100_000
 """Values of all attributes; a network of no more is small enough to be made for its shapes."""
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from caspr_spark.model import chance, kernels
 from caspr_spark.model.dropout import Dropout
 
 
@@ -33,3 +34,18 @@ def test_nothing_is_wiped_in_use_or_by_a_share_of_none() -> None:
 
 def test_everything_may_be_wiped() -> None:
     assert torch.equal(Dropout(1.0)(torch.ones(9)), torch.zeros(9))
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.3, 1.0])
+def test_the_same_numbers_are_wiped_without_a_compiler(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for is_compiled in (True, False):
+        if not is_compiled:
+            monkeypatch.setattr(kernels, "are_there", lambda: False)
+        assert kernels.are_there() == is_compiled
+        values = torch.randn(5, 7, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        with chance.seeded(chunk_seed=1, step_seed=1):
+            kept = Dropout(share)(values)
+        found.append((kept.detach(), torch.autograd.grad(kept.square().sum(), values)[0]))
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)

@@ -8,6 +8,8 @@ from torch.nn import functional
 from caspr_spark.model import kernels, losses
 from caspr_spark.model.losses import class_loss, value_losses
 
+WIDTH = 8
+
 
 def parts(num_rows: int, num_values: int, *, times: float = 4.0) -> tuple[Tensor, Tensor, Tensor]:
     """Logits that are a part of larger rows, what is so, and what counts."""
@@ -49,6 +51,31 @@ def test_logits_beyond_what_an_exponential_can_hold_stay_finite() -> None:
     check_same(logits, is_so, counts, logits[:, :9])
 
 
+@pytest.mark.parametrize("is_so", [False, True])
+def test_values_that_are_hardly_or_nearly_sure_keep_their_digits(is_so: bool) -> None:
+    logits = torch.linspace(-20, 20, 41)[None].requires_grad_()
+    exact = logits.detach().double().requires_grad_()
+    so, counts = torch.full(logits.shape, is_so), torch.ones(logits.shape, dtype=torch.bool)
+    expected = functional.softplus(-exact if is_so else exact)[0]
+    found = value_losses(logits, so, counts)
+    torch.testing.assert_close(found.double(), expected, rtol=3e-6, atol=1e-12)
+    slope, exact_slope = (
+        torch.autograd.grad(one.sum(), given)[0] for one, given in ((found, logits), (expected, exact))
+    )
+    torch.testing.assert_close(slope.double(), exact_slope, rtol=3e-6, atol=1e-7 if is_so else 1e-12)
+
+
+@pytest.mark.usefixtures("_way")
+def test_what_is_no_number_is_not_hidden() -> None:
+    logits, is_so, counts = parts(5, 9)
+    with torch.no_grad():
+        logits[2, 4] = torch.nan
+        assert value_losses(logits[:, :9], is_so, torch.ones_like(counts)).isnan().nonzero().tolist() == [[4]]
+        head = nn.Linear(WIDTH, 20)
+        head.bias[7] = torch.nan
+        assert class_loss(head, torch.randn(3, WIDTH), torch.tensor([1, 2, 3])).isnan()
+
+
 @pytest.mark.usefixtures("_way")
 def test_no_gradient_is_made_where_none_is_wanted() -> None:
     logits, is_so, counts = parts(5, 9)
@@ -56,9 +83,6 @@ def test_no_gradient_is_made_where_none_is_wanted() -> None:
         found = value_losses(logits[:, :9], is_so, counts)
     assert not found.requires_grad
     torch.testing.assert_close(found, value_losses(logits[:, :9], is_so, counts).detach())
-
-
-WIDTH = 8
 
 
 @pytest.mark.usefixtures("_way")
@@ -83,8 +107,18 @@ def test_the_loss_of_one_value_is_that_of_torch(
 
 
 @pytest.mark.usefixtures("_way")
-def test_a_loss_is_judged_without_a_gradient() -> None:
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_loss_is_judged_without_a_gradient(mode: type, monkeypatch: pytest.MonkeyPatch) -> None:
     head, read_MX, ids_M = nn.Linear(WIDTH, 50), torch.randn(9, WIDTH), torch.arange(9)
-    with torch.inference_mode():
+    learned = class_loss(head, read_MX, ids_M).detach()
+    monkeypatch.setattr(torch, "mm", lambda *given, **named: pytest.fail("called"))
+    with mode():
         found = class_loss(head, read_MX, ids_M)
-    torch.testing.assert_close(found, class_loss(head, read_MX, ids_M).detach())
+    torch.testing.assert_close(found, learned)
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize("wrong", [-1, 50, 2**40])
+def test_an_id_that_no_value_has_is_refused(wrong: int) -> None:
+    with pytest.raises(IndexError):
+        class_loss(nn.Linear(WIDTH, 50), torch.randn(2, WIDTH), torch.tensor([3, wrong]))

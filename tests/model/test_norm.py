@@ -40,6 +40,16 @@ def test_outputs_and_gradients_are_those_of_torch(width: int, shape: tuple[int, 
     check_same(norm(width), scattered.requires_grad_())
 
 
+def test_the_gradient_of_many_rows_keeps_its_digits() -> None:
+    layer, rows = norm(16), torch.randn(20_000, 16)
+    exact = nn.LayerNorm(16, dtype=torch.float64)
+    exact.load_state_dict(layer.state_dict())
+    ours = torch.autograd.grad(layer(rows).square().sum(), list(layer.parameters()))
+    expected = torch.autograd.grad(exact(rows.double()).square().sum(), list(exact.parameters()))
+    for found, right in zip(ours, expected, strict=True):
+        torch.testing.assert_close(found.double(), right, rtol=1e-4, atol=1e-4 * float(right.abs().max()))
+
+
 def test_rows_of_one_number_are_the_bias() -> None:
     layer, rows = norm(16), torch.full((2, 3, 16), 1e3).requires_grad_()
     normed = layer(rows)

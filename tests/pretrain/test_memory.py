@@ -58,7 +58,7 @@ def test_a_million_values_cost_their_rows_and_no_gradient_of_all(model: dict[str
 
 
 def test_small_heads_of_long_histories_keep_no_score_of_each_pair() -> None:
-    """Torch's attention, which they take beyond 32 events, keeps none."""
+    """Neither what is compiled nor torch's attention does."""
     how = {"width": 16, "num_heads": 8, "encoder_layers": 6, "decoder_layers": 6}
     assert sum(needed(model_section(**how), num_ids=1_000, threads=2, max_events=1024).values()) < GIB
 
