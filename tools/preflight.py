@@ -119,7 +119,7 @@ def disk_problems(need_gb):
 
 
 def c_compiler_problems():
-    """The tests compare what is compiled when it is first needed with torch, which computes it where nothing compiles."""
+    """The tests compare what is compiled with torch, which computes it where nothing compiles."""
     if shutil.which("cc") is not None:
         return []
     how = "Debian/Ubuntu: apt install gcc; Fedora: dnf install gcc; macOS: xcode-select --install"
@@ -127,7 +127,7 @@ def c_compiler_problems():
 
 
 def compiler_problems():
-    """What the one build needs: PyPI has no Horovod wheel. Only `make test` gets here; `make demo` needs no compiler."""
+    """What the one build needs: PyPI has no Horovod wheel. Only `make test` gets here, not `make demo`."""
     why = "to build the Horovod wheel, once"
     problems = []
     for command, package in (("g++", "g++"), ("make", "make")):
