@@ -51,7 +51,7 @@ class _Dropped(torch.autograd.Function):
 def _dropped(values: Tensor, bits: Tensor, num_wiped: int) -> Tensor:
     """`values` where the bits, a number from -32768, are not among the `num_wiped` smallest."""
     least, scale = num_wiped + SMALLEST, NUM_DRAWN / max(1, NUM_DRAWN - num_wiped)
-    if values.dtype == torch.float32 and kernels.are_there():
+    if kernels.can_take(values):
         values = values.contiguous()
         kept = torch.empty_like(values)
         kernels.call("dropped", values.numel(), values, bits, least, scale, kept)

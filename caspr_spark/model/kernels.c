@@ -209,7 +209,7 @@ int attention_backward(
 
    logits       [R, V], `row` floats from one row to the next
    is_so        [R, V] bytes, 0 or 1
-   counts       [R, V] bytes, 0 or 1; NULL: all count
+   counts       [R, V] bytes, 0 or 1
    losses       [V], what is added to
    gradient     [R, V]: of the sum by each logit; NULL: not wanted */
 
@@ -242,10 +242,10 @@ int value_losses(
     const int64_t whole = V / LANES * LANES, rest = V - whole;
     for (int64_t r = 0; r < R; r++) {
         const float *logit = logits + r * row;
-        const uint8_t *so = is_so + r * V, *count = counts ? counts + r * V : NULL;
+        const uint8_t *so = is_so + r * V, *count = counts + r * V;
         floats of_logit;
         for (int64_t v = 0; v < whole; v += LANES) {
-            ints counted = count ? __builtin_convertvector(*(const bytes *)(count + v), ints) : (ints)all(1);
+            ints counted = __builtin_convertvector(*(const bytes *)(count + v), ints);
             losses_of(*(const floats *)(logit + v), __builtin_convertvector(*(const bytes *)(so + v), ints), counted,
                 (floats *)(losses + v), gradient ? (floats *)(gradient + r * V + v) : &of_logit);
         }
@@ -255,7 +255,7 @@ int value_losses(
             for (int i = 0; i < rest; i++) {
                 last[i] = logit[whole + i];
                 last_so[i] = so[whole + i];
-                counted[i] = count ? count[whole + i] : 1;
+                counted[i] = count[whole + i];
             }
             losses_of(last, last_so, counted, &sum, &of_logit);
             for (int i = 0; i < rest; i++) {

@@ -2,6 +2,7 @@
 
 import ctypes
 
+import torch
 from torch import Tensor
 
 from caspr_spark import native
@@ -13,6 +14,12 @@ Argument = Tensor | int | float | None
 def are_there() -> bool:
     """Whether they were compiled; without them torch computes the same."""
     return _library() is not None
+
+
+def can_take(numbers: Tensor) -> bool:
+    """Whether they were compiled, and for numbers as these; a graph that is exported has torch's operators."""
+    is_float = numbers.dtype == torch.float32 and numbers.device.type == "cpu"
+    return is_float and not torch.compiler.is_exporting() and are_there()
 
 
 def call(name: str, *arguments: Argument) -> None:

@@ -20,8 +20,7 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, rows: Tensor) -> Tensor:
         width = self.normalized_shape[0]
         is_narrow = width <= WIDEST and width % LANES == 0 and rows.shape[-1] == width
-        is_float = rows.dtype == self.weight.dtype == torch.float32 and rows.device.type == "cpu"
-        if not (is_narrow and is_float and kernels.are_there()) or torch.compiler.is_exporting():
+        if not (is_narrow and kernels.can_take(rows) and kernels.can_take(self.weight)):
             return super().forward(rows)
         normed: Tensor = _LayerNorm.apply(rows, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
         return normed

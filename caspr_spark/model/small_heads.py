@@ -19,11 +19,8 @@ LARGEST_HEAD = 4
 def suits(query_BTD: Tensor, num_heads: int, mask: Tensor | None) -> bool:
     """Whether this way is the faster one, and possible. `mask` as in `Attention`."""
     is_small = query_BTD.shape[-1] // num_heads <= LARGEST_HEAD
-    is_float = query_BTD.dtype == torch.float32 and query_BTD.device.type == "cpu"
-    if not (is_small and is_float) or torch.compiler.is_exporting():  # a graph has one operator for it
-        return False
     of_events = mask is None or (mask.dtype == torch.bool and mask.shape[:3] == (len(query_BTD), 1, 1))
-    return of_events and kernels.are_there()
+    return is_small and of_events and kernels.can_take(query_BTD)
 
 
 def attention(

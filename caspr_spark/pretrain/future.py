@@ -179,12 +179,11 @@ class DenseFuture:
 
     def _losses(self, guesses: Guesses, future: Future, drawn: Times) -> Tensor:
         """float32 [A]: summed over customers and times."""
-        entropy = functional.binary_cross_entropy_with_logits
         known_BK1H = drawn.is_known_BKH[:, :, None].float()
         happens_BKSH, counts_BKSH = (future.counts_BKSH > 0).float(), future.counts_BKSH.log1p()
         scaled_BKNH = future.amounts_BKNH / self.deviation_NH.to(future.amounts_BKNH.device)
         of_horizons = [
-            entropy(guesses.any_BKSH, happens_BKSH, reduction="none"),
+            functional.binary_cross_entropy_with_logits(guesses.any_BKSH, happens_BKSH, reduction="none"),
             (guesses.count_BKSH - counts_BKSH).square(),
             (guesses.log_BKNH - signed_log(future.amounts_BKNH)).square(),
             2 * functional.huber_loss(guesses.linear_BKNH, scaled_BKNH, reduction="none"),
