@@ -1,24 +1,13 @@
 """The transformer block of encoder and decoder: pre-norm, residual, with masked padding. No statistic of a batch."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from caspr_spark.model import small_heads
 from caspr_spark.model.dropout import Dropout
+from caspr_spark.model.forgetting import Forgetting
 from caspr_spark.model.norm import LayerNorm
-
-ROWS = 64
-"""Events whose attention is computed at once where nobody attends to a later one."""
-
-
-def rows_of(num_events: int, device: torch.device) -> list[slice]:
-    """Which of them those are; on a GPU, and in a graph that is exported, all."""
-    if device.type != "cpu" or torch.compiler.is_exporting():
-        return [slice(None)]
-    return [slice(start, start + ROWS) for start in range(0, num_events, ROWS)]
 
 
 class Attention(nn.Module):
@@ -39,28 +28,26 @@ class Attention(nn.Module):
         self,
         events_BTD: Tensor,
         seen_BUD: Tensor,
-        mask: Tensor | Sequence[Tensor] | None,
+        mask: Tensor | Forgetting | None,
         *,
         is_causal: bool = False,
     ) -> Tensor:
         """Each of T attends to those of U, with `is_causal` to no later one.
 
-        `mask`, [B or 1, H or 1, T or 1, U]: True where it may, or a number that is added to the score. None: to all.
-        Several, where nobody attends to a later one and U is T: one for each of `rows_of`, of all events until its end.
+        `mask`, [B or 1, H or 1, T or 1, U]: True where it may. None: to all.
         """
         query_BTD, key_value_BUX = self.query(events_BTD), self.key_value(seen_BUD)
-        if not isinstance(mask, Sequence) and small_heads.suits(query_BTD, self.num_heads, mask):
+        if isinstance(mask, Forgetting):
+            mixed_BTD = mask.attention(query_BTD, key_value_BUX)
+        elif small_heads.suits(query_BTD, self.num_heads, mask):
             is_seen_BU = None if mask is None else mask[:, 0, 0]
             mixed_BTD = small_heads.attention(query_BTD, key_value_BUX, self.num_heads, is_seen_BU, is_causal=is_causal)
         else:
             query_BHTK = self._heads(query_BTD)
             key_BHUK, value_BHUK = (self._heads(part_BUD) for part_BUD in key_value_BUX.chunk(2, dim=-1))
-            if isinstance(mask, Sequence):
-                mixed_BHTK = _by_rows(query_BHTK, key_BHUK, value_BHUK, mask)
-            else:
-                mixed_BHTK = functional.scaled_dot_product_attention(
-                    query_BHTK, key_BHUK, value_BHUK, attn_mask=mask, is_causal=is_causal
-                )
+            mixed_BHTK = functional.scaled_dot_product_attention(
+                query_BHTK, key_BHUK, value_BHUK, attn_mask=mask, is_causal=is_causal
+            )
             mixed_BTD = mixed_BHTK.transpose(1, 2).flatten(-2)
         attended_BTD: Tensor = self.output(mixed_BTD)
         return attended_BTD
@@ -68,16 +55,6 @@ class Attention(nn.Module):
     def _heads(self, values_BTD: Tensor) -> Tensor:
         num_customers, num_events, width = values_BTD.shape
         return values_BTD.view(num_customers, num_events, self.num_heads, width // self.num_heads).transpose(1, 2)
-
-
-def _by_rows(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, masks: Sequence[Tensor]) -> Tensor:
-    """mixed_BHTK, some of T at a time, with no more of the others than they can attend to."""
-    parts = []
-    for rows, mask in zip(rows_of(query_BHTK.shape[2], query_BHTK.device), masks, strict=True):
-        seen = (slice(None), slice(None), slice(rows.stop))
-        query = query_BHTK[:, :, rows]
-        parts.append(functional.scaled_dot_product_attention(query, key_BHTK[seen], value_BHTK[seen], attn_mask=mask))
-    return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
 
 
 class EncoderBlock(nn.Module):
@@ -90,7 +67,7 @@ class EncoderBlock(nn.Module):
         self.feed_forward = _feed_forward(width, feed_forward, dropout)
         self.dropout = Dropout(dropout)
 
-    def forward(self, events_BTD: Tensor, mask: Tensor | Sequence[Tensor]) -> Tensor:
+    def forward(self, events_BTD: Tensor, mask: Tensor | Forgetting) -> Tensor:
         """`mask` says which event sees which, as in `Attention`."""
         normed_BTD = self.norm(events_BTD)
         attended_BTD = self.attention(normed_BTD, normed_BTD, mask)

@@ -9,19 +9,17 @@ from torch.nn import functional
 from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
-from caspr_spark.model.blocks import EncoderBlock, rows_of
+from caspr_spark.model.blocks import EncoderBlock
 from caspr_spark.model.decay import DecayedPooling, ages
 from caspr_spark.model.dropout import Dropout
 from caspr_spark.model.encoder import Encoded
-from caspr_spark.model.features import MICROSECONDS_A_DAY, EventVectors, ProfileVectors
+from caspr_spark.model.features import EventVectors, ProfileVectors
+from caspr_spark.model.forgetting import Forgetting
 from caspr_spark.model.norm import LayerNorm
 from caspr_spark.model.pooling import Pooling
 
 FORGETTING = (-3.0, 1.0)
 """The slopes of the heads' time bias are softplus of numbers from the one to the other: from hardly any to steep."""
-LONGEST_GAP_DAYS = 400.0
-BLOCKED = 1e9
-"""Logarithm of days: with the flattest slope there still is no weight left."""
 
 
 class CausalEncoder(nn.Module):
@@ -88,7 +86,7 @@ class ForgettingTransformer(nn.Module):
     times, the less the longer ago. Within one visit all are as near: attention alone hardly tells what came first.
     """
 
-    slopes_H11: Tensor
+    slopes_H: Tensor
 
     def __init__(self, section: ModelSection) -> None:
         super().__init__()
@@ -98,23 +96,14 @@ class ForgettingTransformer(nn.Module):
         )
         self.pair = Pair(section.width)
         slopes_H = functional.softplus(torch.linspace(*FORGETTING, section.num_heads))
-        self.register_buffer("slopes_H11", slopes_H[:, None, None], persistent=False)
+        self.register_buffer("slopes_H", slopes_H, persistent=False)
 
     def forward(self, events_BTD: Tensor, batch: Batch) -> Tensor:
         events_BTD = events_BTD + self.pair(events_BTD, batch)
-        biases = [self._bias(batch, rows) for rows in rows_of(events_BTD.shape[1], batch.device)]
+        forgetting = Forgetting(batch, self.slopes_H)
         for block in self.blocks:
-            events_BTD = block(events_BTD, biases)
+            events_BTD = block(events_BTD, forgetting)
         return events_BTD
-
-    def _bias(self, batch: Batch, rows: slice) -> Tensor:
-        """What is added to the score of each of these T events and of the U until the last of them, [B, H, T, U]."""
-        until, position_T = slice(rows.stop), torch.arange(batch.event_times_BT.shape[1], device=batch.device)
-        since_BTU = batch.event_times_BT[:, rows, None] - batch.event_times_BT[:, None, until]
-        is_itself_TU = position_T[rows, None] == position_T[None, until]
-        may_see_BTU = ((since_BTU > 0) & batch.is_real_BT[:, None, until]) | is_itself_TU
-        log_days_BTU = (since_BTU.float() / MICROSECONDS_A_DAY).clamp_(0.0, LONGEST_GAP_DAYS).log1p_()
-        return -self.slopes_H11 * log_days_BTU.masked_fill_(~may_see_BTU, BLOCKED)[:, None]
 
 
 class Pair(nn.Module):

@@ -1,5 +1,5 @@
 /* What torch computes by many passes over memory, in one; compiled by caspr_spark/native.py, called by small_heads.py,
-   losses.py, norm.py and dropout.py. All arrays are contiguous floats unless it is said. */
+   forgetting.py, losses.py, norm.py and dropout.py. All arrays are contiguous floats unless it is said. */
 
 #include <math.h>
 #include <stdint.h>
@@ -15,6 +15,13 @@ typedef int16_t shorts __attribute__((vector_size(2 * LANES), aligned(2), may_al
 
 /* K is a constant wherever these are called, so that the loops over it vanish. */
 #define INLINE static inline __attribute__((always_inline))
+
+/* A vector that is in a register from here on: compilers read it from memory again for every use of it, where they may. */
+#ifdef __x86_64__
+#define HELD(x) __asm__("" : "+v"(x))
+#else
+#define HELD(x)
+#endif
 
 INLINE floats all(float x) { return (floats){x, x, x, x, x, x, x, x}; }
 
@@ -203,6 +210,310 @@ int attention_backward(
     }
     free(keys);
     return 0;
+}
+
+/* Attention that forgets, of heads of 8, 16, 24 or 32 numbers, and its gradient: an event attends to itself and to those
+   before it of strictly earlier times. A score is (query key' / sqrt(K) - slope log(1 + days between)) log2(e).
+
+   query, out             [B, T, H * K]
+   key_value              [B, T, 2 * H * K], as above
+   times                  [B, T] doubles, microseconds
+   slopes                 [H], above 0
+   longest                days; a longer time is as this one
+   largest, share         [B, H, T], as above
+
+   Nothing of size T * T is kept. PARTS of T are computed at once, with no more of the others than they may see. */
+
+enum { PARTS = 4, ROWS = 32, WIDE = 2 * LANES, MOST_VECTORS = 4 };
+
+typedef double doubles __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
+
+static int widened(int size) { return (size + WIDE - 1) / WIDE * WIDE; }
+
+INLINE float largest_of(floats x)
+{
+    float largest = x[0];
+    for (int i = 1; i < LANES; i++) largest = x[i] > largest ? x[i] : largest;
+    return largest;
+}
+
+/* log2(1 + x) of x >= 0 */
+INLINE floats log2_1p_of(floats x)
+{
+    ints bits = (ints)(x + 1.0f), exponent = (bits - 0x3f3504f3) >> 23; /* the rest lies around 1, from its root of a half on */
+    floats rest = (floats)(bits - (exponent << 23)), z = (rest - 1.0f) / (rest + 1.0f), zz = z * z;
+    floats p = all(1.0f / 9);
+    p = p * zz + 1.0f / 7;
+    p = p * zz + 1.0f / 5;
+    p = p * zz + 1.0f / 3;
+    p = p * zz + 1.0f;
+    return __builtin_convertvector(exponent, floats) + 2 * LOG2_E * z * p;
+}
+
+/* [rows, places]: log2(1 + days) from each event of so many from `first` on to those until the last of them; infinity to
+   those that it does not attend to. `times`: [places]. */
+static void forgotten_of(int first, int rows, int places, const double *times, float longest, float *forgotten)
+{
+    const int end = widened(first + rows);
+    for (int t = first; t < first + rows; t++, forgotten += places) {
+        for (int u = 0; u < end; u += LANES) {
+            floats days = __builtin_convertvector((times[t] - *(const doubles *)(times + u)) * (1 / 86400e6), floats);
+            floats lost = log2_1p_of(where(days < longest, larger(days, all(0)), all(longest)));
+            *(floats *)(forgotten + u) = where((days > 0.0f) & (LANE < (float)(t - u)), lost, all(INFINITY));
+        }
+        forgotten[t] = 0;
+    }
+}
+
+/* [PARTS, places]: rows [PARTS, K] times columns [K, places], of the first `end` places, a multiple of WIDE. */
+INLINE void products(const int K, int places, int end, const float *rows, const float *columns, float *out)
+{
+    for (int u = 0; u < end; u += WIDE) {
+        floats sums[PARTS][2];
+        for (int i = 0; i < PARTS; i++) sums[i][0] = sums[i][1] = all(0);
+        for (int k = 0; k < K; k++) {
+            floats one = *(const floats *)(columns + k * places + u), other = *(const floats *)(columns + k * places + u + LANES);
+            HELD(one);
+            HELD(other);
+            for (int i = 0; i < PARTS; i++) {
+                sums[i][0] += rows[i * K + k] * one;
+                sums[i][1] += rows[i * K + k] * other;
+            }
+        }
+        for (int i = 0; i < PARTS; i++) {
+            *(floats *)(out + i * places + u) = sums[i][0];
+            *(floats *)(out + i * places + u + LANES) = sums[i][1];
+        }
+    }
+}
+
+/* [PARTS, K]: weights [PARTS, places] times values [places, K], of the first `end` places. */
+INLINE void weighted(const int K, int places, int end, const float *weights, const float *values, float *out)
+{
+    floats sums[PARTS][MOST_VECTORS];
+    for (int i = 0; i < PARTS; i++) {
+        for (int j = 0; j < K / LANES; j++) sums[i][j] = all(0);
+    }
+    for (int u = 0; u < end; u++) {
+        for (int j = 0; j < K / LANES; j++) {
+            floats value = *(const floats *)(values + u * K + j * LANES);
+            HELD(value);
+            for (int i = 0; i < PARTS; i++) sums[i][j] += weights[i * places + u] * value;
+        }
+    }
+    for (int i = 0; i < PARTS; i++) {
+        for (int j = 0; j < K / LANES; j++) *(floats *)(out + i * K + j * LANES) = sums[i][j];
+    }
+}
+
+/* out [places, K] += weights' [places, PARTS] times rows [PARTS, K], of the first `end` places. */
+INLINE void spread(const int K, int places, int end, const float *weights, const float *rows, float *out)
+{
+    floats given[PARTS][MOST_VECTORS];
+    for (int i = 0; i < PARTS; i++) {
+        for (int j = 0; j < K / LANES; j++) given[i][j] = *(const floats *)(rows + i * K + j * LANES);
+    }
+    for (int u = 0; u < end; u++) {
+        for (int j = 0; j < K / LANES; j++) {
+            floats sum = *(floats *)(out + u * K + j * LANES);
+            for (int i = 0; i < PARTS; i++) sum += weights[i * places + u] * given[i][j];
+            *(floats *)(out + u * K + j * LANES) = sum;
+        }
+    }
+}
+
+/* The K numbers of one head of some events -> side by side, [rows, K] times `scale`; zeros for those up to `whole` rows. */
+INLINE void gather(const int K, int rows, int whole, int row, const float *from, float scale, float *to)
+{
+    for (int t = 0; t < rows; t++) {
+        for (int k = 0; k < K; k++) to[t * K + k] = from[(int64_t)t * row + k] * scale;
+    }
+    memset(to + rows * K, 0, sizeof(float) * K * (whole - rows));
+}
+
+/* [places, K] -> [K, places] */
+INLINE void turned(const int K, int places, const float *from, float *to)
+{
+    for (int u = 0; u < places; u++) {
+        for (int k = 0; k < K; k++) to[k * places + u] = from[u * K + k];
+    }
+}
+
+/* The scores [PARTS, places], until `end`, of the first `here` of PARTS queries, which are times 1 / sqrt(K) log2(e). */
+INLINE void scores_of(
+    const int K, int here, int places, int end, const float *queries, const float *keys, const float *forgotten, float slope,
+    float *scores)
+{
+    products(K, places, end, queries, keys, scores);
+    for (int i = 0; i < here; i++) {
+        for (int u = 0; u < end; u += LANES) {
+            *(floats *)(scores + i * places + u) -= slope * *(const floats *)(forgotten + i * places + u);
+        }
+    }
+}
+
+/* `keys` [K, places] and `values` [places, K] of one head; the others are of `rows` events, `first` and those behind it. */
+INLINE void some_forward(
+    const int K, int first, int rows, int places, int row, const float *query, const float *keys, const float *values,
+    const float *forgotten, float slope, float *out, float *largest, float *share, float *scores)
+{
+    float queries[PARTS * MOST_VECTORS * LANES], mixed[PARTS * MOST_VECTORS * LANES];
+    for (int t = 0; t < rows; t += PARTS) {
+        int here = rows - t < PARTS ? rows - t : PARTS, end = widened(first + t + here);
+        gather(K, here, PARTS, row, query + t * row, LOG2_E / sqrtf(K), queries);
+        scores_of(K, here, places, end, queries, keys, forgotten + t * places, slope, scores);
+        for (int i = 0; i < here; i++) {
+            float *score = scores + i * places;
+            floats most = all(-INFINITY), total = all(0);
+            for (int u = 0; u < end; u += LANES) most = larger(*(floats *)(score + u), most);
+            largest[t + i] = largest_of(most);
+            for (int u = 0; u < end; u += LANES) {
+                floats weight = exp2_of(*(floats *)(score + u) - largest[t + i]);
+                total += weight;
+                *(floats *)(score + u) = weight;
+            }
+            share[t + i] = 1 / sum_of(total);
+        }
+        weighted(K, places, end, scores, values, mixed);
+        for (int i = 0; i < here; i++) {
+            for (int k = 0; k < K; k++) out[(t + i) * row + k] = mixed[i * K + k] * share[t + i];
+        }
+    }
+}
+
+INLINE void some_backward(
+    const int K, int first, int rows, int places, int row, const float *query, const float *key_rows, const float *keys,
+    const float *values, const float *forgotten, float slope, const float *out, const float *largest, const float *share,
+    const float *of_out, float *of_query, float *of_keys, float *of_values, float *weights, float *gains)
+{
+    float queries[PARTS * MOST_VECTORS * LANES], wanted[PARTS * MOST_VECTORS * LANES], asked[PARTS * MOST_VECTORS * LANES];
+    const float scale = 1 / sqrtf(K);
+    for (int t = 0; t < rows; t += PARTS) {
+        int here = rows - t < PARTS ? rows - t : PARTS, end = widened(first + t + here);
+        gather(K, here, PARTS, row, query + t * row, LOG2_E * scale, queries);
+        gather(K, here, PARTS, row, of_out + t * row, 1, wanted);
+        scores_of(K, here, places, end, queries, keys, forgotten + t * places, slope, weights);
+        products(K, places, end, wanted, values, gains);
+        for (int i = 0; i < PARTS; i++) {
+            float *weight = weights + i * places, *gain = gains + i * places, mean = 0;
+            if (i >= here) {
+                memset(weight, 0, sizeof(float) * end);
+                memset(gain, 0, sizeof(float) * end);
+                continue;
+            }
+            for (int k = 0; k < K; k++) mean += out[(t + i) * row + k] * wanted[i * K + k];
+            for (int u = 0; u < end; u += LANES) {
+                floats found = exp2_of(*(floats *)(weight + u) - largest[t + i]) * share[t + i];
+                *(floats *)(weight + u) = found;
+                *(floats *)(gain + u) = found * (*(floats *)(gain + u) - mean);
+            }
+        }
+        weighted(K, places, end, gains, key_rows, asked);
+        for (int i = 0; i < here; i++) {
+            for (int k = 0; k < K; k++) of_query[(t + i) * row + k] = asked[i * K + k] * scale;
+        }
+        spread(K, places, end, gains, queries, of_keys);
+        spread(K, places, end, weights, wanted, of_values);
+    }
+}
+
+INLINE int forgetting_forward_of(
+    const int K, int64_t B, int T, int H, const float *query, const float *key_value, const double *times,
+    const float *slopes, float longest, float *out, float *largest, float *share)
+{
+    const int row = H * K, places = widened(T), of_head = K * places;
+    double *time = malloc(sizeof(double) * places + sizeof(float) * (2 * H * of_head + of_head + (ROWS + PARTS) * places));
+    if (!time) return 1;
+    float *keys = (float *)(time + places), *values = keys + H * of_head, *packed = values + H * of_head;
+    float *forgotten = packed + of_head, *scores = forgotten + ROWS * places;
+    memset(time, 0, sizeof(double) * places);
+    for (int64_t b = 0; b < B; b++, query += T * row, key_value += 2 * T * row, times += T, out += T * row) {
+        memcpy(time, times, sizeof(double) * T);
+        for (int h = 0; h < H; h++) {
+            gather(K, T, places, 2 * row, key_value + h * K, 1, packed);
+            turned(K, places, packed, keys + h * of_head);
+            gather(K, T, places, 2 * row, key_value + row + h * K, 1, values + h * of_head);
+        }
+        for (int first = 0; first < T; first += ROWS) {
+            int rows = T - first < ROWS ? T - first : ROWS;
+            forgotten_of(first, rows, places, time, longest, forgotten);
+            for (int h = 0; h < H; h++) {
+                int64_t of_row = (b * H + h) * T + first;
+                some_forward(K, first, rows, places, row, query + first * row + h * K, keys + h * of_head, values + h * of_head,
+                    forgotten, slopes[h], out + first * row + h * K, largest + of_row, share + of_row, scores);
+            }
+        }
+    }
+    free(time);
+    return 0;
+}
+
+INLINE int forgetting_backward_of(
+    const int K, int64_t B, int T, int H, const float *query, const float *key_value, const double *times,
+    const float *slopes, float longest, const float *out, const float *largest, const float *share,
+    const float *of_out, float *of_query, float *of_key_value)
+{
+    const int row = H * K, places = widened(T), of_head = K * places, of_all = H * of_head;
+    double *time = malloc(sizeof(double) * places + sizeof(float) * (5 * of_all + of_head + (ROWS + 2 * PARTS) * places));
+    if (!time) return 1;
+    float *key_rows = (float *)(time + places), *keys = key_rows + of_all, *values = keys + of_all;
+    float *of_keys = values + of_all, *of_values = of_keys + of_all, *packed = of_values + of_all;
+    float *forgotten = packed + of_head, *weights = forgotten + ROWS * places, *gains = weights + PARTS * places;
+    memset(time, 0, sizeof(double) * places);
+    for (int64_t b = 0; b < B; b++) {
+        memcpy(time, times, sizeof(double) * T);
+        memset(of_keys, 0, sizeof(float) * 2 * of_all);
+        for (int h = 0; h < H; h++) {
+            gather(K, T, places, 2 * row, key_value + h * K, 1, key_rows + h * of_head);
+            turned(K, places, key_rows + h * of_head, keys + h * of_head);
+            gather(K, T, places, 2 * row, key_value + row + h * K, 1, packed);
+            turned(K, places, packed, values + h * of_head);
+        }
+        for (int first = 0; first < T; first += ROWS) {
+            int rows = T - first < ROWS ? T - first : ROWS;
+            forgotten_of(first, rows, places, time, longest, forgotten);
+            for (int h = 0; h < H; h++) {
+                int64_t of_row = (b * H + h) * T + first;
+                int at = first * row + h * K, of = h * of_head;
+                some_backward(K, first, rows, places, row, query + at, key_rows + of, keys + of, values + of,
+                    forgotten, slopes[h], out + at, largest + of_row, share + of_row,
+                    of_out + at, of_query + at, of_keys + of, of_values + of, weights, gains);
+            }
+        }
+        for (int h = 0; h < H; h++) {
+            for (int t = 0; t < T; t++) {
+                float *of_key = of_key_value + 2 * t * row + h * K;
+                for (int k = 0; k < K; k++) {
+                    of_key[k] = of_keys[h * of_head + t * K + k] * LN_2;
+                    of_key[row + k] = of_values[h * of_head + t * K + k];
+                }
+            }
+        }
+        query += T * row, key_value += 2 * T * row, times += T, out += T * row;
+        of_out += T * row, of_query += T * row, of_key_value += 2 * T * row;
+    }
+    free(time);
+    return 0;
+}
+
+#define OF_LARGE_K(call) switch (K) { case 8: return call(8); case 16: return call(16); case 24: return call(24); default: return call(32); }
+
+int forgetting_forward(
+    int64_t B, int64_t T, int64_t H, int64_t K, const float *query, const float *key_value, const double *times,
+    const float *slopes, float longest, float *out, float *largest, float *share)
+{
+#define FORGETTING_FORWARD(K) forgetting_forward_of(K, B, T, H, query, key_value, times, slopes, longest, out, largest, share)
+    OF_LARGE_K(FORGETTING_FORWARD)
+}
+
+int forgetting_backward(
+    int64_t B, int64_t T, int64_t H, int64_t K, const float *query, const float *key_value, const double *times,
+    const float *slopes, float longest, const float *out, const float *largest, const float *share,
+    const float *of_out, float *of_query, float *of_key_value)
+{
+#define FORGETTING_BACKWARD(K) forgetting_backward_of(K, B, T, H, query, key_value, times, slopes, longest, out, largest, share, \
+    of_out, of_query, of_key_value)
+    OF_LARGE_K(FORGETTING_BACKWARD)
 }
 
 /* The binary cross entropy of a logit x, log(1 + exp(x)) - x where it is so, summed over the rows that count.

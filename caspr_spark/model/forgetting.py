@@ -1,0 +1,98 @@
+"""Attention that forgets: to oneself and to what is of a strictly earlier time, the less the longer ago.
+
+On a CPU our own (`kernels.c`), which computes what is forgotten as it goes and keeps no number for each pair of events;
+else torch's, with a bias for each pair. The letters are those of `batch`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from caspr_spark.model import kernels
+from caspr_spark.model.batch import Batch
+from caspr_spark.model.features import MICROSECONDS_A_DAY
+
+LONGEST_GAP_DAYS = 400.0
+BLOCKED = 1e9
+"""Logarithm of days: with the flattest slope there still is no weight left."""
+HEADS = (8, 16, 24, 32)
+"""Numbers a head that `kernels.c` can take."""
+ROWS = 64
+"""Events whose attention torch computes at once on a CPU: of no more than they may see."""
+
+
+class Forgetting:
+    """Who attends to whom in a batch, and how much is forgotten. Padding must come last, and hold time 0."""
+
+    def __init__(self, batch: Batch, slopes_H: Tensor) -> None:
+        self.batch, self.slopes_H = batch, slopes_H
+        self.times_BT = batch.event_times_BT.double()
+        self._biases: list[Tensor] | None = None
+
+    def attention(self, query_BTD: Tensor, key_value_BTX: Tensor) -> Tensor:
+        """mixed_BTD. `key_value_BTX`: the keys, [B, T, D], beside the values."""
+        if query_BTD.shape[-1] // len(self.slopes_H) in HEADS and kernels.can_take(query_BTD):
+            mixed_BTD: Tensor = _Forgetting.apply(query_BTD, key_value_BTX, self.times_BT, self.slopes_H)  # type: ignore[no-untyped-call]
+            return mixed_BTD
+        query_BHTK, key_BHTK, value_BHTK = (
+            torch.unflatten(part_BTD, -1, (len(self.slopes_H), -1)).transpose(1, 2)
+            for part_BTD in (query_BTD, *key_value_BTX.chunk(2, dim=-1))
+        )
+        all_rows = self._rows()
+        if self._biases is None:
+            self._biases = [self._bias(rows) for rows in all_rows]
+        parts = []
+        for rows, bias in zip(all_rows, self._biases, strict=True):
+            seen = (slice(None), slice(None), slice(rows.stop))
+            parts.append(
+                functional.scaled_dot_product_attention(
+                    query_BHTK[:, :, rows], key_BHTK[seen], value_BHTK[seen], attn_mask=bias
+                )
+            )
+        mixed_BHTK = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+        return mixed_BHTK.transpose(1, 2).flatten(-2)
+
+    def _rows(self) -> list[slice]:
+        """Which events torch computes at once; on a GPU, and in a graph that is exported, all."""
+        if self.batch.device.type != "cpu" or torch.compiler.is_exporting():
+            return [slice(None)]
+        return [slice(start, start + ROWS) for start in range(0, self.batch.event_times_BT.shape[1], ROWS)]
+
+    def _bias(self, rows: slice) -> Tensor:
+        """What is added to the score of each of these T events and of the U until the last of them, [B, H, T, U]."""
+        times_BT, is_real_BT = self.batch.event_times_BT, self.batch.is_real_BT
+        until, position_T = slice(rows.stop), torch.arange(times_BT.shape[1], device=self.batch.device)
+        since_BTU = times_BT[:, rows, None] - times_BT[:, None, until]
+        is_itself_TU = position_T[rows, None] == position_T[None, until]
+        may_see_BTU = ((since_BTU > 0) & is_real_BT[:, None, until]) | is_itself_TU
+        log_days_BTU = (since_BTU.float() / MICROSECONDS_A_DAY).clamp_(0.0, LONGEST_GAP_DAYS).log1p_()
+        bias_BHTU: Tensor = -self.slopes_H[:, None, None] * log_days_BTU.masked_fill_(~may_see_BTU, BLOCKED)[:, None]
+        return bias_BHTU
+
+
+class _Forgetting(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key_value: Tensor, times: Tensor, slopes: Tensor) -> Tensor:
+        given = [part.contiguous() for part in (query, key_value, times, slopes)]
+        num_customers, num_events, width = query.shape
+        assert key_value.shape == (num_customers, num_events, 2 * width)
+        assert times.shape == (num_customers, num_events)
+        assert width // len(slopes) in HEADS
+        sizes = (num_customers, num_events, len(slopes), width // len(slopes))
+        mixed, of_rows = torch.empty_like(given[0]), query.new_empty(2, num_customers, len(slopes), num_events)
+        kernels.call("forgetting_forward", *sizes, *given, LONGEST_GAP_DAYS, mixed, *of_rows)
+        ctx.sizes = sizes
+        ctx.save_for_backward(*given, mixed, of_rows)
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None, None]:
+        query, key_value, times, slopes, mixed, of_rows = ctx.saved_tensors
+        of_query, of_key_value = torch.empty_like(query), torch.empty_like(key_value)
+        given, found = (query, key_value, times, slopes), (mixed, *of_rows, gradients[0].contiguous())
+        kernels.call("forgetting_backward", *ctx.sizes, *given, LONGEST_GAP_DAYS, *found, of_query, of_key_value)
+        return of_query, of_key_value, None, None
