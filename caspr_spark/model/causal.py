@@ -16,6 +16,7 @@ from caspr_spark.model.encoder import Encoded
 from caspr_spark.model.features import EventVectors, ProfileVectors
 from caspr_spark.model.forgetting import Forgetting
 from caspr_spark.model.norm import LayerNorm
+from caspr_spark.model.packing import Packing
 from caspr_spark.model.pooling import Pooling
 
 FORGETTING = (-3.0, 1.0)
@@ -64,12 +65,13 @@ class CausalEncoder(nn.Module):
         return self._pooled(self._outputs(self.event_vectors(batch), batch), batch, as_of_BK, batch.is_real_BT)
 
     def _outputs(self, events_BTF: Tensor, batch: Batch) -> Tensor:
+        packing = Packing(batch)
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.uses_bf16):
-            events_BTD: Tensor = self.project(events_BTF)
-            if self.mixer is None:
-                return events_BTD.float()
-            mixed_BTD: Tensor = self.norm(self.mixer(events_BTD, batch))
-            return (events_BTD + self.gate_D * mixed_BTD).float()
+            events_PD: Tensor = self.project(packing.pack(events_BTF))
+            if self.mixer is not None:
+                mixed_PD: Tensor = self.norm(self.mixer(events_PD, packing))
+                events_PD = events_PD + self.gate_D * mixed_PD
+            return packing.unpack(events_PD.float())
 
     def _pooled(self, outputs_BTD: Tensor, batch: Batch, as_of_BK: Tensor, is_visible_BT: Tensor) -> Tensor:
         if self.decayed is not None:
@@ -98,12 +100,12 @@ class ForgettingTransformer(nn.Module):
         slopes_H = functional.softplus(torch.linspace(*FORGETTING, section.num_heads))
         self.register_buffer("slopes_H", slopes_H, persistent=False)
 
-    def forward(self, events_BTD: Tensor, batch: Batch) -> Tensor:
-        events_BTD = events_BTD + self.pair(events_BTD, batch)
-        forgetting = Forgetting(batch, self.slopes_H)
+    def forward(self, events_PD: Tensor, packing: Packing) -> Tensor:
+        events_PD = events_PD + self.pair(events_PD, packing)
+        forgetting = Forgetting(packing, self.slopes_H)
         for block in self.blocks:
-            events_BTD = block(events_BTD, forgetting)
-        return events_BTD
+            events_PD = block(events_PD, forgetting)
+        return events_PD
 
 
 class Pair(nn.Module):
@@ -114,12 +116,14 @@ class Pair(nn.Module):
         self.both = nn.Linear(2 * width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, events_BTD: Tensor, batch: Batch) -> Tensor:
+    def forward(self, events_PD: Tensor, packing: Packing) -> Tensor:
+        batch = packing.batch
         times_BT = batch.event_times_BT.masked_fill(~batch.is_real_BT, torch.iinfo(torch.int64).max)
-        before_BT1 = (torch.searchsorted(times_BT, times_BT) - 1)[:, :, None]
-        previous_BTD = events_BTD.gather(1, before_BT1.clamp(min=0).expand_as(events_BTD)) * (before_BT1 >= 0)
-        paired_BTD: Tensor = self.output(functional.gelu(self.both(torch.cat([events_BTD, previous_BTD], dim=-1))))
-        return paired_BTD
+        before_BT = torch.searchsorted(times_BT, times_BT) - 1
+        before_P = packing.pack(before_BT.clamp(min=0) + packing.starts()[:, None])
+        previous_PD = events_PD.index_select(0, before_P) * packing.pack(before_BT >= 0)[:, None]
+        paired_PD: Tensor = self.output(functional.gelu(self.both(torch.cat([events_PD, previous_PD], dim=-1))))
+        return paired_PD
 
 
 class Recurrent(nn.Module):
@@ -129,10 +133,10 @@ class Recurrent(nn.Module):
         super().__init__()
         self.gru = nn.GRU(section.width, section.width, section.encoder_layers, batch_first=True)
 
-    def forward(self, events_BTD: Tensor, batch: Batch) -> Tensor:
-        with torch.autocast(events_BTD.device.type, enabled=False):  # it would be float16 on a GPU
-            outputs_BTD: Tensor = self.gru(events_BTD.float())[0]
-        return outputs_BTD
+    def forward(self, events_PD: Tensor, packing: Packing) -> Tensor:
+        with torch.autocast(events_PD.device.type, enabled=False):  # it would be float16 on a GPU
+            outputs_BTD: Tensor = self.gru(packing.unpack(events_PD.float()))[0]
+        return packing.pack(outputs_BTD)
 
 
 def _mixer(section: ModelSection) -> nn.Module | None:

@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from caspr_spark.model import kernels
-from caspr_spark.model.batch import Batch
 from caspr_spark.model.features import MICROSECONDS_A_DAY
+from caspr_spark.model.packing import Packing
 
 LONGEST_GAP_DAYS = 400.0
 BLOCKED = 1e9
@@ -25,21 +25,23 @@ ROWS = 64
 
 
 class Forgetting:
-    """Who attends to whom in a batch, and how much is forgotten. Padding must come last, and hold time 0."""
+    """Who attends to whom in a batch, and how much is forgotten."""
 
-    def __init__(self, batch: Batch, slopes_H: Tensor) -> None:
-        self.batch, self.slopes_H = batch, slopes_H
-        self.times_BT = batch.event_times_BT.double()
+    def __init__(self, packing: Packing, slopes_H: Tensor) -> None:
+        self.packing, self.batch, self.slopes_H = packing, packing.batch, slopes_H
         self._biases: list[Tensor] | None = None
+        self._where: tuple[Tensor, Tensor] | None = None
 
-    def attention(self, query_BTD: Tensor, key_value_BTX: Tensor) -> Tensor:
-        """mixed_BTD. `key_value_BTX`: the keys, [B, T, D], beside the values."""
-        if query_BTD.shape[-1] // len(self.slopes_H) in HEADS and kernels.can_take(query_BTD):
-            mixed_BTD: Tensor = _Forgetting.apply(query_BTD, key_value_BTX, self.times_BT, self.slopes_H)  # type: ignore[no-untyped-call]
-            return mixed_BTD
+    def attention(self, query_PD: Tensor, key_value_PX: Tensor) -> Tensor:
+        """mixed_PD. `key_value_PX`: the keys, [P, D], beside the values."""
+        if query_PD.shape[-1] // len(self.slopes_H) in HEADS and kernels.can_take(query_PD):
+            if self._where is None:
+                self._where = self.packing.pack(self.batch.event_times_BT).double(), self.packing.starts()
+            mixed_PD: Tensor = _Forgetting.apply(query_PD, key_value_PX, *self._where, self.slopes_H)  # type: ignore[no-untyped-call]
+            return mixed_PD
         query_BHTK, key_BHTK, value_BHTK = (
-            torch.unflatten(part_BTD, -1, (len(self.slopes_H), -1)).transpose(1, 2)
-            for part_BTD in (query_BTD, *key_value_BTX.chunk(2, dim=-1))
+            torch.unflatten(self.packing.unpack(part_PD), -1, (len(self.slopes_H), -1)).transpose(1, 2)
+            for part_PD in (query_PD, *key_value_PX.chunk(2, dim=-1))
         )
         all_rows = self._rows()
         if self._biases is None:
@@ -53,7 +55,7 @@ class Forgetting:
                 )
             )
         mixed_BHTK = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
-        return mixed_BHTK.transpose(1, 2).flatten(-2)
+        return self.packing.pack(mixed_BHTK.transpose(1, 2).flatten(-2))
 
     def _rows(self) -> list[slice]:
         """Which events torch computes at once; on a GPU, and in a graph that is exported, all."""
@@ -75,14 +77,14 @@ class Forgetting:
 
 class _Forgetting(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key_value: Tensor, times: Tensor, slopes: Tensor) -> Tensor:
-        given = [part.contiguous() for part in (query, key_value, times, slopes)]
-        num_customers, num_events, width = query.shape
-        assert key_value.shape == (num_customers, num_events, 2 * width)
-        assert times.shape == (num_customers, num_events)
+    def forward(ctx: Any, query: Tensor, key_value: Tensor, times: Tensor, starts: Tensor, slopes: Tensor) -> Tensor:
+        given = [part.contiguous() for part in (query, key_value, times, starts, slopes)]
+        num_events, width = query.shape
+        assert key_value.shape == (num_events, 2 * width)
+        assert times.shape == (num_events,)
         assert width // len(slopes) in HEADS
-        sizes = (num_customers, num_events, len(slopes), width // len(slopes))
-        mixed, of_rows = torch.empty_like(given[0]), query.new_empty(2, num_customers, len(slopes), num_events)
+        sizes = (num_events, len(starts), len(slopes), width // len(slopes))
+        mixed, of_rows = torch.empty_like(given[0]), query.new_empty(2, len(slopes), num_events)
         kernels.call("forgetting_forward", *sizes, *given, LONGEST_GAP_DAYS, mixed, *of_rows)
         ctx.sizes = sizes
         ctx.save_for_backward(*given, mixed, of_rows)
@@ -90,9 +92,9 @@ class _Forgetting(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None, None]:
-        query, key_value, times, slopes, mixed, of_rows = ctx.saved_tensors
-        of_query, of_key_value = torch.empty_like(query), torch.empty_like(key_value)
-        given, found = (query, key_value, times, slopes), (mixed, *of_rows, gradients[0].contiguous())
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None, None, None]:
+        *given, mixed, of_rows = ctx.saved_tensors
+        of_query, of_key_value = (torch.empty_like(part) for part in given[:2])
+        found = (mixed, *of_rows, gradients[0].contiguous())
         kernels.call("forgetting_backward", *ctx.sizes, *given, LONGEST_GAP_DAYS, *found, of_query, of_key_value)
-        return of_query, of_key_value, None, None
+        return of_query, of_key_value, None, None, None

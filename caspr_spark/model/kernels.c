@@ -215,12 +215,13 @@ int attention_backward(
 /* Attention that forgets, of heads of 8, 16, 24 or 32 numbers, and its gradient: an event attends to itself and to those
    before it of strictly earlier times. A score is (query key' / sqrt(K) - slope log(1 + days between)) log2(e).
 
-   query, out             [B, T, H * K]
-   key_value              [B, T, 2 * H * K], as above
-   times                  [B, T] doubles, microseconds
+   query, out             [P, H * K]: the events of all B customers, one behind the other
+   key_value              [P, 2 * H * K], as above
+   times                  [P] doubles, microseconds
+   starts                 [B] int64: the first event of each customer
    slopes                 [H], above 0
    longest                days; a longer time is as this one
-   largest, share         [B, H, T], as above
+   largest, share         [H * P], as above: of a customer with T events [H, T]
 
    Nothing of size T * T is kept. PARTS of T are computed at once, with no more of the others than they may see. */
 
@@ -417,17 +418,29 @@ INLINE void some_backward(
     }
 }
 
-INLINE int forgetting_forward_of(
-    const int K, int64_t B, int T, int H, const float *query, const float *key_value, const double *times,
-    const float *slopes, float longest, float *out, float *largest, float *share)
+static int events_of(int64_t b, int64_t P, int64_t B, const int64_t *starts)
 {
-    const int row = H * K, places = widened(T), of_head = K * places;
-    double *time = malloc(sizeof(double) * places + sizeof(float) * (2 * H * of_head + of_head + (ROWS + PARTS) * places));
+    return (b + 1 < B ? starts[b + 1] : P) - starts[b];
+}
+
+static int most_of(int64_t P, int64_t B, const int64_t *starts)
+{
+    int most = 0;
+    for (int64_t b = 0; b < B; b++) most = events_of(b, P, B, starts) > most ? events_of(b, P, B, starts) : most;
+    return most;
+}
+
+INLINE int forgetting_forward_of(
+    const int K, int64_t P, int64_t B, int H, const float *query, const float *key_value, const double *times,
+    const int64_t *starts, const float *slopes, float longest, float *out, float *largest, float *share)
+{
+    const int row = H * K, most = widened(most_of(P, B, starts));
+    double *time = calloc(most, sizeof(double) + sizeof(float) * (2 * row + K + ROWS + PARTS));
     if (!time) return 1;
-    float *keys = (float *)(time + places), *values = keys + H * of_head, *packed = values + H * of_head;
-    float *forgotten = packed + of_head, *scores = forgotten + ROWS * places;
-    memset(time, 0, sizeof(double) * places);
-    for (int64_t b = 0; b < B; b++, query += T * row, key_value += 2 * T * row, times += T, out += T * row) {
+    float *keys = (float *)(time + most), *values = keys + row * most, *packed = values + row * most;
+    float *forgotten = packed + K * most, *scores = forgotten + ROWS * most;
+    for (int64_t b = 0; b < B; b++) {
+        const int T = events_of(b, P, B, starts), places = widened(T), of_head = K * places;
         memcpy(time, times, sizeof(double) * T);
         for (int h = 0; h < H; h++) {
             gather(K, T, places, 2 * row, key_value + h * K, 1, packed);
@@ -438,31 +451,33 @@ INLINE int forgetting_forward_of(
             int rows = T - first < ROWS ? T - first : ROWS;
             forgotten_of(first, rows, places, time, longest, forgotten);
             for (int h = 0; h < H; h++) {
-                int64_t of_row = (b * H + h) * T + first;
-                some_forward(K, first, rows, places, row, query + first * row + h * K, keys + h * of_head, values + h * of_head,
-                    forgotten, slopes[h], out + first * row + h * K, largest + of_row, share + of_row, scores);
+                int at = first * row + h * K, of_row = h * T + first;
+                some_forward(K, first, rows, places, row, query + at, keys + h * of_head, values + h * of_head,
+                    forgotten, slopes[h], out + at, largest + of_row, share + of_row, scores);
             }
         }
+        query += T * row, key_value += 2 * T * row, times += T, out += T * row, largest += H * T, share += H * T;
     }
     free(time);
     return 0;
 }
 
 INLINE int forgetting_backward_of(
-    const int K, int64_t B, int T, int H, const float *query, const float *key_value, const double *times,
-    const float *slopes, float longest, const float *out, const float *largest, const float *share,
+    const int K, int64_t P, int64_t B, int H, const float *query, const float *key_value, const double *times,
+    const int64_t *starts, const float *slopes, float longest, const float *out, const float *largest, const float *share,
     const float *of_out, float *of_query, float *of_key_value)
 {
-    const int row = H * K, places = widened(T), of_head = K * places, of_all = H * of_head;
-    double *time = malloc(sizeof(double) * places + sizeof(float) * (5 * of_all + of_head + (ROWS + 2 * PARTS) * places));
+    const int row = H * K, most = widened(most_of(P, B, starts)), of_all = row * most;
+    double *time = calloc(most, sizeof(double) + sizeof(float) * (5 * row + K + ROWS + 2 * PARTS));
     if (!time) return 1;
-    float *key_rows = (float *)(time + places), *keys = key_rows + of_all, *values = keys + of_all;
+    float *key_rows = (float *)(time + most), *keys = key_rows + of_all, *values = keys + of_all;
     float *of_keys = values + of_all, *of_values = of_keys + of_all, *packed = of_values + of_all;
-    float *forgotten = packed + of_head, *weights = forgotten + ROWS * places, *gains = weights + PARTS * places;
-    memset(time, 0, sizeof(double) * places);
+    float *forgotten = packed + K * most, *weights = forgotten + ROWS * most, *gains = weights + PARTS * most;
     for (int64_t b = 0; b < B; b++) {
+        const int T = events_of(b, P, B, starts), places = widened(T), of_head = K * places;
         memcpy(time, times, sizeof(double) * T);
-        memset(of_keys, 0, sizeof(float) * 2 * of_all);
+        memset(of_keys, 0, sizeof(float) * H * of_head);
+        memset(of_values, 0, sizeof(float) * H * of_head);
         for (int h = 0; h < H; h++) {
             gather(K, T, places, 2 * row, key_value + h * K, 1, key_rows + h * of_head);
             turned(K, places, key_rows + h * of_head, keys + h * of_head);
@@ -473,8 +488,7 @@ INLINE int forgetting_backward_of(
             int rows = T - first < ROWS ? T - first : ROWS;
             forgotten_of(first, rows, places, time, longest, forgotten);
             for (int h = 0; h < H; h++) {
-                int64_t of_row = (b * H + h) * T + first;
-                int at = first * row + h * K, of = h * of_head;
+                int at = first * row + h * K, of_row = h * T + first, of = h * of_head;
                 some_backward(K, first, rows, places, row, query + at, key_rows + of, keys + of, values + of,
                     forgotten, slopes[h], out + at, largest + of_row, share + of_row,
                     of_out + at, of_query + at, of_keys + of, of_values + of, weights, gains);
@@ -489,7 +503,7 @@ INLINE int forgetting_backward_of(
                 }
             }
         }
-        query += T * row, key_value += 2 * T * row, times += T, out += T * row;
+        query += T * row, key_value += 2 * T * row, times += T, out += T * row, largest += H * T, share += H * T;
         of_out += T * row, of_query += T * row, of_key_value += 2 * T * row;
     }
     free(time);
@@ -499,19 +513,19 @@ INLINE int forgetting_backward_of(
 #define OF_LARGE_K(call) switch (K) { case 8: return call(8); case 16: return call(16); case 24: return call(24); default: return call(32); }
 
 int forgetting_forward(
-    int64_t B, int64_t T, int64_t H, int64_t K, const float *query, const float *key_value, const double *times,
-    const float *slopes, float longest, float *out, float *largest, float *share)
+    int64_t P, int64_t B, int64_t H, int64_t K, const float *query, const float *key_value, const double *times,
+    const int64_t *starts, const float *slopes, float longest, float *out, float *largest, float *share)
 {
-#define FORGETTING_FORWARD(K) forgetting_forward_of(K, B, T, H, query, key_value, times, slopes, longest, out, largest, share)
+#define FORGETTING_FORWARD(K) forgetting_forward_of(K, P, B, H, query, key_value, times, starts, slopes, longest, out, largest, share)
     OF_LARGE_K(FORGETTING_FORWARD)
 }
 
 int forgetting_backward(
-    int64_t B, int64_t T, int64_t H, int64_t K, const float *query, const float *key_value, const double *times,
-    const float *slopes, float longest, const float *out, const float *largest, const float *share,
+    int64_t P, int64_t B, int64_t H, int64_t K, const float *query, const float *key_value, const double *times,
+    const int64_t *starts, const float *slopes, float longest, const float *out, const float *largest, const float *share,
     const float *of_out, float *of_query, float *of_key_value)
 {
-#define FORGETTING_BACKWARD(K) forgetting_backward_of(K, B, T, H, query, key_value, times, slopes, longest, out, largest, share, \
+#define FORGETTING_BACKWARD(K) forgetting_backward_of(K, P, B, H, query, key_value, times, starts, slopes, longest, out, largest, share, \
     of_out, of_query, of_key_value)
     OF_LARGE_K(FORGETTING_BACKWARD)
 }

@@ -40,7 +40,7 @@ INPUTS = tuple(field.name for field in fields(Batch))
 EXAMPLE = (3, 4)
 """Customers and events of the batch that torch looks at; any other numbers do as well."""
 _MISSING = "ONNX needs packages that are not installed ({error}); run `pip install 'caspr-spark[onnx]'`"
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 """Raise it when a change of the code gives another file from the same checkpoint."""
 
 

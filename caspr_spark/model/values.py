@@ -10,7 +10,6 @@ from caspr_spark.config import ModelSection
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import Layout
 from caspr_spark.model.batch import Batch
-from caspr_spark.model.features import set_slices
 from schemas.vocabulary import MASKED_ID, PADDING_ID
 
 SOURCE = "source"
@@ -66,33 +65,31 @@ class Values:
             for position, attribute in enumerate(layout.categorical)
             if attribute.name not in (SOURCE, *CALENDAR)
         ]
-        sizes = [layout.categorical[position].num_ids for position in self.positions]
-        sizes += [attribute.num_ids for attribute in layout.sets]
-        self.sizes = [min(size, MOST_VALUES) for size in sizes]
+        attributes = [layout.categorical[position] for position in self.positions] + list(layout.sets)
+        self.sizes = [min(attribute.num_ids, MOST_VALUES) for attribute in attributes]
         self.size = sum(self.sizes)
+        starts = [sum(self.sizes[:number]) for number in range(len(self.sizes))]
+        widths = [1] * len(self.positions) + [attribute.max_values for attribute in layout.sets]
+        self.start_X, self.size_X = (
+            torch.tensor(of, dtype=torch.int64).repeat_interleave(torch.tensor(widths, dtype=torch.int64))
+            for of in (starts, self.sizes)
+        )
+        """Of each of the X ids of an event."""
+        self.attribute_V = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes, dtype=torch.int64))
+        """Which attribute has the place."""
         self.is_value_V = torch.ones(self.size, dtype=torch.bool)
         """False at the places of padding and "masked", which no event has."""
-        start = 0
-        for size in self.sizes:
+        for start in starts:
             self.is_value_V[[start + PADDING_ID, start + MASKED_ID]] = False
-            start += size
 
     def entries(self, batch: Batch) -> Entries:
         """Which event holds which values; Y of them."""
-        num_events = batch.event_times_BT.shape[1]
-        columns = [batch.categorical_BTC[:, :, position, None] for position in self.positions]
-        columns += list(set_slices(batch.sets_BTS, self.layout))
-        events, places, start = [], [], 0
-        for ids_BTX, size in zip(columns, self.sizes, strict=True):
-            has_place_BTX = (ids_BTX != PADDING_ID) & (ids_BTX < size) & batch.is_real_BT[:, :, None]
-            customer_Y, event_Y, position_Y = has_place_BTX.nonzero().unbind(dim=1)
-            events.append(customer_Y * num_events + event_Y)
-            places.append(customer_Y * self.size + start + ids_BTX[customer_Y, event_Y, position_Y])
-            start += size
-        if not events:
-            nothing = batch.event_times_BT.new_zeros(0)
-            return Entries(nothing, nothing)
-        return Entries(torch.cat(events), torch.cat(places))
+        ids_BTX = torch.cat([batch.categorical_BTC[:, :, self.positions], batch.sets_BTS], dim=-1)
+        has_place_BTX = (ids_BTX != PADDING_ID) & (ids_BTX < self.size_X.to(batch.device))
+        has_place_BTX &= batch.is_real_BT[:, :, None]
+        customer_Y, event_Y, id_Y = has_place_BTX.nonzero().unbind(dim=1)
+        places_Y = ids_BTX[customer_Y, event_Y, id_Y] + self.start_X.to(batch.device)[id_Y]
+        return Entries(customer_Y * ids_BTX.shape[1] + event_Y, customer_Y * self.size + places_Y)
 
     def sums(self, entries: Entries, weights_BJT: Tensor) -> Tensor:
         """[B, J, V]: for each of J weightings of the events, the summed weights of those that hold the value."""

@@ -167,14 +167,18 @@ class DenseFuture:
             sums_BJX = torch.bmm(is_within_BKHT.flatten(1, 2).float(), of_events_BTX)
             return sums_BJX.view(num_customers, num_times, num_horizons, -1).transpose(2, 3)
 
-        entries = self.values.entries(batch)
         before_BKT = (after_BKT < 0) & batch.is_real_BT[:, None]
+        is_recent_BKT = before_BKT & (after_BKT >= -horizons_us_H[MIDDLE])
+        asked_BJT = torch.cat([is_within_BKHT[:, :, MIDDLE], is_recent_BKT, before_BKT], dim=1).float()
+        has_next_BKV, was_recent_BKV, was_ever_BKV = (
+            self.values.sums(self.values.entries(batch), asked_BJT).gt(0).chunk(3, dim=1)
+        )
         return Future(
             summed(self.sources.one_hot(batch)),
             summed(self.scale.to(batch.device).cut(batch.numerical_BTN)[..., self.amounts.positions]),
-            self.values.sums(entries, is_within_BKHT[:, :, MIDDLE].float()) > 0,
-            self.values.sums(entries, (before_BKT & (after_BKT >= -horizons_us_H[MIDDLE])).float()) > 0,
-            ~(self.values.sums(entries, before_BKT.float()) > 0) & self.values.is_value_V.to(batch.device),
+            has_next_BKV,
+            was_recent_BKV,
+            ~was_ever_BKV & self.values.is_value_V.to(batch.device),
         )
 
     def _losses(self, guesses: Guesses, future: Future, drawn: Times) -> Tensor:
@@ -195,9 +199,10 @@ class DenseFuture:
             (guesses.new_BKV, future.has_next_BKV, used_BKV & future.is_new_BKV),
             (guesses.recent_BKV, future.was_recent_BKV, used_BKV),
         )
-        for parts in of_values:
-            losses_V = value_losses(*(part_BKV.flatten(0, 1) for part_BKV in parts))
-            sums += [part.sum()[None] for part in torch.split(losses_V, self.values.sizes)]
+        losses_3V = torch.stack([value_losses(*(part_BKV.flatten(0, 1) for part_BKV in parts)) for parts in of_values])
+        of_attributes = losses_3V.new_zeros(len(of_values), len(self.values.sizes))
+        attribute_V = self.values.attribute_V.to(losses_3V.device)
+        sums.append(of_attributes.index_add(1, attribute_V, losses_3V).flatten())
         return torch.cat(sums)
 
     def _first_guesses(self, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> Guesses:

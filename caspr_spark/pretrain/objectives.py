@@ -4,6 +4,7 @@ Every random choice is a hash of (seed, epoch, customer, position), so that it d
 order of the customers or on how many workers share them.
 """
 
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,10 +65,16 @@ def splitmix64(state: Tensor) -> Tensor:
 
 def hash_of(purpose: int, seed: int, epoch: int, customer_key_B: Tensor) -> Tensor:
     """int64 [B], as good as random, the same wherever and whenever it is computed."""
+    return splitmix64(customer_key_B ^ _of_all(purpose, seed, epoch))
+
+
+@lru_cache
+def _of_all(purpose: int, seed: int, epoch: int) -> int:
+    """What a hash starts with for all customers."""
     mixed = splitmix64(torch.tensor(purpose))
-    for part in (torch.tensor(_signed(seed)), torch.tensor(epoch), customer_key_B):
+    for part in (_signed(seed), epoch):
         mixed = splitmix64(mixed ^ part)
-    return mixed
+    return int(mixed)
 
 
 def folds_of(customer_keys: NDArray[np.int64], *, num_folds: int, seed: int) -> NDArray[np.int64]:

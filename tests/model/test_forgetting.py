@@ -10,6 +10,7 @@ from torch.nn import functional
 from caspr_spark.model import kernels
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.forgetting import HEADS, Forgetting
+from caspr_spark.model.packing import Packing
 
 B, H = 5, 3
 DAY = 86_400_000_000
@@ -29,17 +30,16 @@ def customers(num_events: int, *, days: int = 90) -> Batch:
 
 def parts(batch: Batch, head: int, *, times: float = 1.0) -> tuple[Tensor, Tensor]:
     torch.manual_seed(2)
-    shape = batch.event_times_BT.shape
-    query, key_value = torch.randn(*shape, H * head) * times, torch.randn(*shape, 2 * H * head) * times
+    num_events = int(batch.num_events_B.sum())
+    query, key_value = torch.randn(num_events, H * head) * times, torch.randn(num_events, 2 * H * head) * times
     return query.requires_grad_(), key_value.requires_grad_()
 
 
 def found(batch: Batch, query: Tensor, key_value: Tensor, *, of: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """What real events get, and the gradients of `of`."""
-    mixed = Forgetting(batch, SLOPES).attention(query, key_value)
+    """What the events get, and the gradients of `of`."""
+    mixed = Forgetting(Packing(batch), SLOPES).attention(query, key_value)
     gradient = torch.randn(mixed.shape, generator=torch.Generator().manual_seed(3)) if of is None else of
-    gradients = torch.autograd.grad(mixed, (query, key_value), gradient * batch.is_real_BT[:, :, None])
-    return mixed.detach() * batch.is_real_BT[:, :, None], *gradients
+    return mixed.detach(), *torch.autograd.grad(mixed, (query, key_value), gradient)
 
 
 @pytest.fixture(autouse=True)
@@ -69,25 +69,33 @@ def test_an_event_sees_itself_and_strictly_earlier_times_alone(
         monkeypatch.setattr(kernels, "are_there", lambda: False)
     batch = customers(100)
     query, key_value = parts(batch, 16)
-    customer, event = B - 1, 60
-    of_one = torch.zeros_like(query)
+    packing, customer, event = Packing(batch), B - 1, 60
+    of_one = torch.zeros(*batch.event_times_BT.shape, query.shape[1])
     of_one[customer, event] = 1.0
-    _, _, of_key_value = found(batch, query, key_value, of=of_one)
+    _, _, of_key_value = found(batch, query, key_value, of=packing.pack(of_one))
     times_T = batch.event_times_BT[customer]
     sees_T = times_T < times_T[event]
     sees_T[event] = True
-    assert torch.equal((of_key_value[customer] != 0).any(dim=-1), sees_T)
-    assert not of_key_value[:customer].any()
+    has_gradient_BT = (packing.unpack(of_key_value) != 0).any(dim=-1)
+    assert torch.equal(has_gradient_BT[customer], sees_T)
+    assert not has_gradient_BT[:customer].any()
 
 
 def test_a_score_falls_by_the_slope_times_the_logarithm_of_the_days() -> None:
     batch = customers(2)
     times_BT = torch.tensor([[START, START + day * DAY] for day in (1, 7, 100, 400, 2000)])
-    batch = Batch(**vars(batch) | {"event_times_BT": times_BT, "is_real_BT": torch.ones(B, 2, dtype=torch.bool)})
-    query, values = torch.zeros(B, 2, H * 8), torch.tensor([1.0, 0.0]).expand(B, H * 8, 2).transpose(1, 2)
-    mixed = Forgetting(batch, SLOPES).attention(query, torch.cat([query, values], dim=-1))
+    batch = Batch(
+        **vars(batch)
+        | {
+            "num_events_B": torch.full((B,), 2),
+            "event_times_BT": times_BT,
+            "is_real_BT": torch.ones(B, 2, dtype=torch.bool),
+        }
+    )
+    query, values = torch.zeros(2 * B, H * 8), torch.tensor([1.0, 0.0]).repeat(B)[:, None].expand(-1, H * 8)
+    mixed = Forgetting(Packing(batch), SLOPES).attention(query, torch.cat([query, values], dim=-1))
     log_days_B1 = torch.tensor([1.0, 7.0, 100.0, 400.0, 400.0]).log1p()[:, None]  # the longest gap is 400 days
-    torch.testing.assert_close(mixed[:, 1, ::8], functional.sigmoid(-SLOPES * log_days_B1))
+    torch.testing.assert_close(mixed[1::2, ::8], functional.sigmoid(-SLOPES * log_days_B1))
 
 
 def test_scores_beyond_what_an_exponential_can_hold_stay_finite() -> None:
@@ -100,5 +108,5 @@ def test_what_does_not_lie_side_by_side_in_memory_is_read_right() -> None:
     batch = customers(20)
     query, key_value = (part.detach() for part in parts(batch, 8))
     scattered = (part.transpose(0, 1).contiguous().transpose(0, 1) for part in (query, key_value))
-    forgetting = Forgetting(batch, SLOPES)
+    forgetting = Forgetting(Packing(batch), SLOPES)
     assert torch.equal(forgetting.attention(*scattered), forgetting.attention(query, key_value))

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from caspr_spark.model.batch import batch_of
 from caspr_spark.model.causal import Pair
+from caspr_spark.model.packing import Packing
 from tests.pretrain.planted import AS_OF_US, DAY_US, layout_of, planted_rows
 
 LAYOUT = layout_of()
@@ -25,7 +26,8 @@ def test_the_event_before_is_the_last_one_of_a_strictly_earlier_time() -> None:
             bias.zero_()
     events_BTD = torch.arange(1.0, 17.0).view(2, 4, 2)
 
-    paired_BTD = pair(events_BTD, batch_of(rows, LAYOUT, AS_OF_US))
+    packing = Packing(batch_of(rows, LAYOUT, AS_OF_US))
+    paired_BTD = packing.unpack(pair(packing.pack(events_BTD), packing))
 
     nothing = torch.zeros(2)
     first, third = functional.gelu(events_BTD[0, 0]), functional.gelu(events_BTD[0, 2])
