@@ -63,8 +63,15 @@ class Plan:
     """Other encoders that are trained beside the default, at a data set's last cut."""
 
 
-MASKED = {"model": {"objectives": {"future": 0.0, "masked": 1.0}, "encoder": "caspr", "pooling": "attention"}}
-"""The objective of the CASPR paper, with its encoder."""
+MASKED = {
+    "model": {
+        "objectives": {"future": 0.0, "masked": 1.0},
+        "encoder": "caspr",
+        "encoder_layers": 2,
+        "pooling": "attention",
+    }
+}
+"""The objective of the CASPR paper, with its encoder; as many layers as its decoder has."""
 NO_MIXER = {"model": {"encoder": "none"}}
 """The default without a transformer."""
 

@@ -1,5 +1,6 @@
 """What an event holds as numbers of a fixed place: its source, and the values of its categorical and set attributes."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -70,12 +71,9 @@ class Values:
         self.size = sum(self.sizes)
         starts = [sum(self.sizes[:number]) for number in range(len(self.sizes))]
         widths = [1] * len(self.positions) + [attribute.max_values for attribute in layout.sets]
-        self.start_X, self.size_X = (
-            torch.tensor(of, dtype=torch.int64).repeat_interleave(torch.tensor(widths, dtype=torch.int64))
-            for of in (starts, self.sizes)
-        )
+        self.start_X, self.size_X = _repeated(starts, widths), _repeated(self.sizes, widths)
         """Of each of the X ids of an event."""
-        self.attribute_V = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes, dtype=torch.int64))
+        self.attribute_V = _repeated(range(len(self.sizes)), self.sizes)
         """Which attribute has the place."""
         self.is_value_V = torch.ones(self.size, dtype=torch.bool)
         """False at the places of padding and "masked", which no event has."""
@@ -98,3 +96,8 @@ class Values:
         summed = weights_BJT.new_zeros(num_customers * self.size, num_weightings)
         summed.index_add_(0, entries.places_Y, weights_YJ)
         return summed.view(num_customers, self.size, num_weightings).transpose(1, 2)
+
+
+def _repeated(numbers: Iterable[int], times: Iterable[int]) -> Tensor:
+    """Each number so many times, int64."""
+    return torch.tensor([number for number, often in zip(numbers, times, strict=True) for _ in range(often)]).long()
