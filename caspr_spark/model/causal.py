@@ -121,8 +121,11 @@ class Pair(nn.Module):
         times_BT = batch.event_times_BT.masked_fill(~batch.is_real_BT, torch.iinfo(torch.int64).max)
         before_BT = torch.searchsorted(times_BT, times_BT) - 1
         before_P = packing.pack(before_BT.clamp(min=0) + packing.starts()[:, None])
-        previous_PD = events_PD.index_select(0, before_P) * packing.pack(before_BT >= 0)[:, None]
-        paired_PD: Tensor = self.output(functional.gelu(self.both(torch.cat([events_PD, previous_PD], dim=-1))))
+        own_DD, previous_DD = self.both.weight.chunk(2, dim=1)
+        own_PD, previous_PD = functional.linear(events_PD, torch.cat([own_DD, previous_DD])).chunk(2, dim=1)
+        is_there_P1 = packing.pack(before_BT >= 0)[:, None]
+        both_PD = own_PD + previous_PD.index_select(0, before_P) * is_there_P1 + self.both.bias
+        paired_PD: Tensor = self.output(functional.gelu(both_PD))
         return paired_PD
 
 

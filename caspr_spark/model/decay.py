@@ -14,6 +14,7 @@ from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.dropout import Dropout
 from caspr_spark.model.features import MICROSECONDS_A_DAY, NO_TIME, ProfileVectors, Scale, signed_log
+from caspr_spark.model.softplus import softplus
 from caspr_spark.model.values import Amounts, Sources, Values
 
 TIME_CONSTANTS = (3 / 91, 7 / 91, 14 / 91, 28 / 91, 56 / 91, 120 / 91)
@@ -106,7 +107,7 @@ class DecayedPooling(nn.Module):
         usual_gaps_BK1 = since_BKX[..., :1] * (faded_BKRT.sum(dim=-1) / covered_BKR)[..., TWO_MONTHS, None]
         known_BK1 = tenure_BK1.clamp(max=TENURE_LIMIT * self.longest_days)
         parts = [
-            rates(functional.softplus(self.summed(events_BTD))).log1p(),
+            rates(softplus(self.summed(events_BTD))).log1p(),
             signed_log(amounts_BKX),
             rates(sources_BTS).log1p(),
             torch.cat([since_BKX, usual_gaps_BK1, known_BK1], dim=-1).log1p(),
@@ -120,8 +121,8 @@ class DecayedPooling(nn.Module):
             windows_21 = torch.stack([constants_R[MONTH], self.longest_days])[:, None]
             fading_BKRT = torch.unflatten(rates_BJT, 1, (num_times, -1))[:, :, [MONTH, EVER]]
             counting_BJT = (fading_BKRT * self.mean_rate * windows_21).flatten(1, 2)
-            counts_BJV = self.values.sums(self.values.entries(batch), counting_BJT)
-            embedded.append(self.of_values(counts_BJV.log1p().view(num_customers, num_times, 2, -1)))
+            logs_BJV = (1 + self.values.sums(batch, counting_BJT)).log()  # log1p takes four times as long
+            embedded.append(self.of_values(logs_BJV.view(num_customers, num_times, 2, -1)))
         return torch.cat(embedded, dim=-1)
 
     def _plain(self, amounts_BKX: Tensor, calmed_BKR: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 /* What torch computes by many passes over memory, in one; compiled by caspr_spark/native.py, called by small_heads.py,
-   forgetting.py, losses.py, norm.py and dropout.py. All arrays are contiguous floats unless it is said. */
+   forgetting.py, losses.py, norm.py, dropout.py, softplus.py and values.py. All arrays are contiguous floats unless it is said. */
 
 #include <math.h>
 #include <stdint.h>
@@ -653,6 +653,49 @@ int dropped(int64_t N, const float *values, const int16_t *bits, int64_t least, 
         *(floats *)(out + n) = where(drawn >= smallest, *(const floats *)(values + n) * scale, all(0));
     }
     for (int64_t n = whole; n < N; n++) out[n] = bits[n] >= least ? values[n] * scale : 0;
+    return 0;
+}
+
+INLINE void softplus_of(floats x, floats *out, floats *slope)
+{
+    floats small = exp2_of(-LOG2_E * larger(x, -x)), likely = 1 / (1 + small);
+    *out = larger(x, all(0)) + log1p_of(small);
+    *slope = where(x < 0.0f, small * likely, likely);
+}
+
+/* log(1 + exp(x)) of N numbers, and its derivative. */
+int softplus(int64_t N, const float *values, float *out, float *slopes)
+{
+    const int64_t whole = N / LANES * LANES;
+    for (int64_t n = 0; n < whole; n += LANES) {
+        softplus_of(*(const floats *)(values + n), (floats *)(out + n), (floats *)(slopes + n));
+    }
+    floats last = all(0), of_last, slope_of_last;
+    memcpy(&last, values + whole, sizeof(float) * (N - whole));
+    softplus_of(last, &of_last, &slope_of_last);
+    memcpy(out + whole, &of_last, sizeof(float) * (N - whole));
+    memcpy(slopes + whole, &slope_of_last, sizeof(float) * (N - whole));
+    return 0;
+}
+
+/* For each value the summed weights of the events that hold it.
+
+   ids            [B, T, X] int64: id i of column x has place starts[x] + i, but none where i is 0, or sizes[x] or more
+   weights        [B, T, J]
+   sums           [B, V, J], what is added to */
+int value_sums(
+    int64_t B, int64_t T, int64_t X, int64_t J, int64_t V, const int64_t *ids, const int64_t *starts, const int64_t *sizes,
+    const float *weights, float *sums)
+{
+    for (int64_t b = 0; b < B; b++, sums += V * J) {
+        for (int64_t t = 0; t < T; t++, weights += J, ids += X) {
+            for (int64_t x = 0; x < X; x++) {
+                if (ids[x] <= 0 || ids[x] >= sizes[x]) continue;
+                float *sum = sums + (starts[x] + ids[x]) * J;
+                for (int64_t j = 0; j < J; j++) sum[j] += weights[j];
+            }
+        }
+    }
     return 0;
 }
 

@@ -1,7 +1,6 @@
 """What an event holds as numbers of a fixed place: its source, and the values of its categorical and set attributes."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch.nn import functional
 from caspr_spark.config import ModelSection
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import Layout
+from caspr_spark.model import kernels
 from caspr_spark.model.batch import Batch
 from schemas.vocabulary import MASKED_ID, PADDING_ID
 
@@ -47,15 +47,6 @@ class Amounts:
         self.size = len(self.positions)
 
 
-class Entries(NamedTuple):
-    """Pairs of an event and a value that it holds."""
-
-    events_Y: Tensor
-    """int64: customer * T + event."""
-    places_Y: Tensor
-    """int64: customer * V + place of the value."""
-
-
 class Values:
     """All values of the categorical (but source and calendar) and set attributes side by side: V places."""
 
@@ -80,22 +71,27 @@ class Values:
         for start in starts:
             self.is_value_V[[start + PADDING_ID, start + MASKED_ID]] = False
 
-    def entries(self, batch: Batch) -> Entries:
-        """Which event holds which values; Y of them."""
-        ids_BTX = torch.cat([batch.categorical_BTC[:, :, self.positions], batch.sets_BTS], dim=-1)
-        has_place_BTX = (ids_BTX != PADDING_ID) & (ids_BTX < self.size_X.to(batch.device))
-        has_place_BTX &= batch.is_real_BT[:, :, None]
-        customer_Y, event_Y, id_Y = has_place_BTX.nonzero().unbind(dim=1)
-        places_Y = ids_BTX[customer_Y, event_Y, id_Y] + self.start_X.to(batch.device)[id_Y]
-        return Entries(customer_Y * ids_BTX.shape[1] + event_Y, customer_Y * self.size + places_Y)
+    def sums(self, batch: Batch, weights_BJT: Tensor) -> Tensor:
+        """[B, J, V]: for each of J weightings of the events, the summed weights of those that hold the value.
 
-    def sums(self, entries: Entries, weights_BJT: Tensor) -> Tensor:
-        """[B, J, V]: for each of J weightings of the events, the summed weights of those that hold the value."""
-        num_customers, num_weightings, _ = weights_BJT.shape
-        weights_YJ = weights_BJT.transpose(1, 2).flatten(0, 1)[entries.events_Y]
-        summed = weights_BJT.new_zeros(num_customers * self.size, num_weightings)
-        summed.index_add_(0, entries.places_Y, weights_YJ)
-        return summed.view(num_customers, self.size, num_weightings).transpose(1, 2)
+        Padding must weigh nothing.
+        """
+        (num_customers, num_weightings, num_events), device = weights_BJT.shape, weights_BJT.device
+        ids_BTX = torch.cat([batch.categorical_BTC[:, :, self.positions], batch.sets_BTS], dim=-1)
+        weights_BTJ, sums_BVJ = (
+            weights_BJT.transpose(1, 2),
+            weights_BJT.new_zeros(num_customers, self.size, num_weightings),
+        )
+        start_X, size_X = self.start_X.to(device), self.size_X.to(device)
+        if kernels.can_take(weights_BJT):
+            sizes = (num_customers, num_events, len(size_X), num_weightings, self.size)
+            kernels.call("value_sums", *sizes, ids_BTX, start_X, size_X, weights_BTJ.contiguous(), sums_BVJ)
+        else:
+            has_place_BTX = (ids_BTX != PADDING_ID) & (ids_BTX < size_X)
+            customer_Y, event_Y, id_Y = has_place_BTX.nonzero().unbind(dim=1)  # Y pairs of an event and a value of it
+            place_Y = customer_Y * self.size + start_X[id_Y] + ids_BTX[customer_Y, event_Y, id_Y]
+            sums_BVJ.flatten(0, 1).index_add_(0, place_Y, weights_BTJ[customer_Y, event_Y])
+        return sums_BVJ.transpose(1, 2)
 
 
 def _repeated(numbers: Iterable[int], times: Iterable[int]) -> Tensor:

@@ -170,9 +170,7 @@ class DenseFuture:
         before_BKT = (after_BKT < 0) & batch.is_real_BT[:, None]
         is_recent_BKT = before_BKT & (after_BKT >= -horizons_us_H[MIDDLE])
         asked_BJT = torch.cat([is_within_BKHT[:, :, MIDDLE], is_recent_BKT, before_BKT], dim=1).float()
-        has_next_BKV, was_recent_BKV, was_ever_BKV = (
-            self.values.sums(self.values.entries(batch), asked_BJT).gt(0).chunk(3, dim=1)
-        )
+        has_next_BKV, was_recent_BKV, was_ever_BKV = self.values.sums(batch, asked_BJT).gt(0).chunk(3, dim=1)
         return Future(
             summed(self.sources.one_hot(batch)),
             summed(self.scale.to(batch.device).cut(batch.numerical_BTN)[..., self.amounts.positions]),
