@@ -1,6 +1,7 @@
 """C that is compiled where it runs, or left out."""
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,14 @@ def test_a_file_that_is_no_library_is_compiled_again() -> None:
     file.write_bytes(b"cut off")
     assert native.library(PACKAGE, FILE) is not None
     assert file.stat().st_size > 1000
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of another processor")
+@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v2", "x86-64-v3"])
+def test_older_processors_get_one_as_well(monkeypatch: pytest.MonkeyPatch, processor: str) -> None:
+    flags = [f"-march={processor}" if flag.startswith("-march") else flag for flag in native.FLAGS]
+    monkeypatch.setattr(native, "FLAGS", tuple(flags))
+    assert native.library(PACKAGE, FILE) is not None
 
 
 def test_many_threads_at_a_time_get_one_library() -> None:

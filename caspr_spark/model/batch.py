@@ -9,6 +9,7 @@ Letters of the shape suffixes in this package and in `pretrain`:
     F numbers of an event vector              D width of the transformer      E numbers of a customer vector
     H attention heads                         K numbers a head                U things that can be attended to
     M masked events of all customers          V ids of one attribute          A attributes that are recovered
+    L real events of all customers, one behind the other (`packing`)
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -34,7 +34,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Each of T attends to those of U, with `is_causal` to no later one.
 
-        `mask`, [B or 1, H or 1, T or 1, U]: True where it may. None: to all.
+        `mask`, [B or 1, H or 1, T or 1, U]: True where it may. None: to all. With a `Forgetting` events are [L, D], and
+        `seen_BUD` is the same.
         """
         query_BTD, key_value_BUX = self.query(events_BTD), self.key_value(seen_BUD)
         if isinstance(mask, Forgetting):
@@ -68,7 +69,7 @@ class EncoderBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, events_BTD: Tensor, mask: Tensor | Forgetting) -> Tensor:
-        """`mask` says which event sees which, as in `Attention`."""
+        """`mask` says which event sees which, as in `Attention`; with a `Forgetting` events are [L, D]."""
         normed_BTD = self.norm(events_BTD)
         attended_BTD = self.attention(normed_BTD, normed_BTD, mask)
         events_BTD = events_BTD + self.dropout(attended_BTD)

@@ -67,11 +67,11 @@ class CausalEncoder(nn.Module):
     def _outputs(self, events_BTF: Tensor, batch: Batch) -> Tensor:
         packing = Packing(batch)
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.uses_bf16):
-            events_PD: Tensor = self.project(packing.pack(events_BTF))
+            events_LD: Tensor = self.project(packing.pack(events_BTF))
             if self.mixer is not None:
-                mixed_PD: Tensor = self.norm(self.mixer(events_PD, packing))
-                events_PD = events_PD + self.gate_D * mixed_PD
-            return packing.unpack(events_PD.float())
+                mixed_LD: Tensor = self.norm(self.mixer(events_LD, packing))
+                events_LD = events_LD + self.gate_D * mixed_LD
+            return packing.unpack(events_LD.float())
 
     def _pooled(self, outputs_BTD: Tensor, batch: Batch, as_of_BK: Tensor, is_visible_BT: Tensor) -> Tensor:
         if self.decayed is not None:
@@ -100,12 +100,12 @@ class ForgettingTransformer(nn.Module):
         slopes_H = functional.softplus(torch.linspace(*FORGETTING, section.num_heads))
         self.register_buffer("slopes_H", slopes_H, persistent=False)
 
-    def forward(self, events_PD: Tensor, packing: Packing) -> Tensor:
-        events_PD = events_PD + self.pair(events_PD, packing)
+    def forward(self, events_LD: Tensor, packing: Packing) -> Tensor:
+        events_LD = events_LD + self.pair(events_LD, packing)
         forgetting = Forgetting(packing, self.slopes_H)
         for block in self.blocks:
-            events_PD = block(events_PD, forgetting)
-        return events_PD
+            events_LD = block(events_LD, forgetting)
+        return events_LD
 
 
 class Pair(nn.Module):
@@ -116,17 +116,17 @@ class Pair(nn.Module):
         self.both = nn.Linear(2 * width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, events_PD: Tensor, packing: Packing) -> Tensor:
+    def forward(self, events_LD: Tensor, packing: Packing) -> Tensor:
         batch = packing.batch
         times_BT = batch.event_times_BT.masked_fill(~batch.is_real_BT, torch.iinfo(torch.int64).max)
         before_BT = torch.searchsorted(times_BT, times_BT) - 1
-        before_P = packing.pack(before_BT.clamp(min=0) + packing.starts()[:, None])
+        before_L = packing.pack(before_BT.clamp(min=0) + packing.starts()[:, None])
         own_DD, previous_DD = self.both.weight.chunk(2, dim=1)
-        own_PD, previous_PD = functional.linear(events_PD, torch.cat([own_DD, previous_DD])).chunk(2, dim=1)
-        is_there_P1 = packing.pack(before_BT >= 0)[:, None]
-        both_PD = own_PD + previous_PD.index_select(0, before_P) * is_there_P1 + self.both.bias
-        paired_PD: Tensor = self.output(functional.gelu(both_PD))
-        return paired_PD
+        own_LD, previous_LD = functional.linear(events_LD, torch.cat([own_DD, previous_DD])).chunk(2, dim=1)
+        is_there_L1 = packing.pack(before_BT >= 0)[:, None]
+        both_LD = own_LD + previous_LD.index_select(0, before_L) * is_there_L1 + self.both.bias
+        paired_LD: Tensor = self.output(functional.gelu(both_LD))
+        return paired_LD
 
 
 class Recurrent(nn.Module):
@@ -136,9 +136,9 @@ class Recurrent(nn.Module):
         super().__init__()
         self.gru = nn.GRU(section.width, section.width, section.encoder_layers, batch_first=True)
 
-    def forward(self, events_PD: Tensor, packing: Packing) -> Tensor:
-        with torch.autocast(events_PD.device.type, enabled=False):  # it would be float16 on a GPU
-            outputs_BTD: Tensor = self.gru(packing.unpack(events_PD.float()))[0]
+    def forward(self, events_LD: Tensor, packing: Packing) -> Tensor:
+        with torch.autocast(events_LD.device.type, enabled=False):  # it would be float16 on a GPU
+            outputs_BTD: Tensor = self.gru(packing.unpack(events_LD.float()))[0]
         return packing.pack(outputs_BTD)
 
 

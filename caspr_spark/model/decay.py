@@ -108,7 +108,7 @@ class DecayedPooling(nn.Module):
         known_BK1 = tenure_BK1.clamp(max=TENURE_LIMIT * self.longest_days)
         # (1 + x).log(), where x is not tiny as exact as log1p, which takes torch four times as long
         parts = [
-            (1 + rates(softplus(self.summed(events_BTD)))).log(),  # log1p takes four times as long
+            (1 + rates(softplus(self.summed(events_BTD)))).log(),
             signed_log(amounts_BKX),
             rates(sources_BTS).log1p(),
             torch.cat([since_BKX, usual_gaps_BK1, known_BK1], dim=-1).log1p(),

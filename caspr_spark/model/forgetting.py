@@ -28,20 +28,21 @@ class Forgetting:
     """Who attends to whom in a batch, and how much is forgotten."""
 
     def __init__(self, packing: Packing, slopes_H: Tensor) -> None:
+        assert not slopes_H.requires_grad  # they would get no gradient
         self.packing, self.batch, self.slopes_H = packing, packing.batch, slopes_H
         self._biases: list[Tensor] | None = None
         self._where: tuple[Tensor, Tensor] | None = None
 
-    def attention(self, query_PD: Tensor, key_value_PX: Tensor) -> Tensor:
-        """mixed_PD. `key_value_PX`: the keys, [P, D], beside the values."""
-        if query_PD.shape[-1] // len(self.slopes_H) in HEADS and kernels.can_take(query_PD):
+    def attention(self, query_LD: Tensor, key_value_LX: Tensor) -> Tensor:
+        """mixed_LD. `key_value_LX`: the keys, [L, D], beside the values."""
+        if query_LD.shape[-1] // len(self.slopes_H) in HEADS and kernels.can_take(query_LD):
             if self._where is None:
                 self._where = self.packing.pack(self.batch.event_times_BT).double(), self.packing.starts()
-            mixed_PD: Tensor = _Forgetting.apply(query_PD, key_value_PX, *self._where, self.slopes_H)  # type: ignore[no-untyped-call]
-            return mixed_PD
+            mixed_LD: Tensor = _Forgetting.apply(query_LD, key_value_LX, *self._where, self.slopes_H)  # type: ignore[no-untyped-call]
+            return mixed_LD
         query_BHTK, key_BHTK, value_BHTK = (
-            torch.unflatten(self.packing.unpack(part_PD), -1, (len(self.slopes_H), -1)).transpose(1, 2)
-            for part_PD in (query_PD, *key_value_PX.chunk(2, dim=-1))
+            torch.unflatten(self.packing.unpack(part_LD), -1, (len(self.slopes_H), -1)).transpose(1, 2)
+            for part_LD in (query_LD, *key_value_LX.chunk(2, dim=-1))
         )
         all_rows = self._rows()
         if self._biases is None:

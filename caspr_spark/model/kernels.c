@@ -16,8 +16,8 @@ typedef int16_t shorts __attribute__((vector_size(2 * LANES), aligned(2), may_al
 /* K is a constant wherever these are called, so that the loops over it vanish. */
 #define INLINE static inline __attribute__((always_inline))
 
-/* A vector that is in a register from here on: compilers read it from memory again for every use of it, where they may. */
-#ifdef __x86_64__
+/* A vector that is in a register from here on: a compiler may read it from memory again for every use of it. */
+#ifdef __AVX__
 #define HELD(x) __asm__("" : "+v"(x))
 #else
 #define HELD(x)
@@ -48,7 +48,7 @@ INLINE floats exp2_of(floats x) {
     p = p * r + 2.402264791e-1f;
     p = p * r + 6.931472029e-1f;
     p = p * r + 1.0f;
-    return (floats)(((ints)p + ((ints)rounded << 23)) & is_any);
+    return (floats)((ints)(p * (floats)(((ints)rounded << 23) + 0x3f800000)) & is_any);
 }
 
 static const float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
@@ -215,17 +215,17 @@ int attention_backward(
 /* Attention that forgets, of heads of 8, 16, 24 or 32 numbers, and its gradient: an event attends to itself and to those
    before it of strictly earlier times. A score is (query key' / sqrt(K) - slope log(1 + days between)) log2(e).
 
-   query, out             [P, H * K]: the events of all B customers, one behind the other
-   key_value              [P, 2 * H * K], as above
-   times                  [P] doubles, microseconds
+   query, out             [L, H * K]: the events of all B customers, one behind the other
+   key_value              [L, 2 * H * K], as above
+   times                  [L] doubles, microseconds
    starts                 [B] int64: the first event of each customer
    slopes                 [H], above 0
    longest                days; a longer time is as this one
-   largest, share         [H * P], as above: of a customer with T events [H, T]
+   largest, share         [H * L], as above: of a customer with T events [H, T]
 
    Nothing of size T * T is kept. PARTS of T are computed at once, with no more of the others than they may see. */
 
-enum { PARTS = 4, ROWS = 32, WIDE = 2 * LANES, MOST_VECTORS = 4 };
+enum { PARTS = 4, TILE = 32, WIDE = 2 * LANES, MOST_VECTORS = 4 };
 
 typedef double doubles __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
 
@@ -418,37 +418,37 @@ INLINE void some_backward(
     }
 }
 
-static int events_of(int64_t b, int64_t P, int64_t B, const int64_t *starts)
+static int events_of(int64_t b, int64_t L, int64_t B, const int64_t *starts)
 {
-    return (b + 1 < B ? starts[b + 1] : P) - starts[b];
+    return (b + 1 < B ? starts[b + 1] : L) - starts[b];
 }
 
-static int most_of(int64_t P, int64_t B, const int64_t *starts)
+static int most_of(int64_t L, int64_t B, const int64_t *starts)
 {
     int most = 0;
-    for (int64_t b = 0; b < B; b++) most = events_of(b, P, B, starts) > most ? events_of(b, P, B, starts) : most;
+    for (int64_t b = 0; b < B; b++) most = events_of(b, L, B, starts) > most ? events_of(b, L, B, starts) : most;
     return most;
 }
 
 INLINE int forgetting_forward_of(
-    const int K, int64_t P, int64_t B, int H, const float *query, const float *key_value, const double *times,
+    const int K, int64_t L, int64_t B, int H, const float *query, const float *key_value, const double *times,
     const int64_t *starts, const float *slopes, float longest, float *out, float *largest, float *share)
 {
-    const int row = H * K, most = widened(most_of(P, B, starts));
-    double *time = calloc(most, sizeof(double) + sizeof(float) * (2 * row + K + ROWS + PARTS));
+    const int row = H * K, most = widened(most_of(L, B, starts));
+    double *time = calloc(most, sizeof(double) + sizeof(float) * (2 * row + K + TILE + PARTS));
     if (!time) return 1;
     float *keys = (float *)(time + most), *values = keys + row * most, *packed = values + row * most;
-    float *forgotten = packed + K * most, *scores = forgotten + ROWS * most;
+    float *forgotten = packed + K * most, *scores = forgotten + TILE * most;
     for (int64_t b = 0; b < B; b++) {
-        const int T = events_of(b, P, B, starts), places = widened(T), of_head = K * places;
+        const int T = events_of(b, L, B, starts), places = widened(T), of_head = K * places;
         memcpy(time, times, sizeof(double) * T);
         for (int h = 0; h < H; h++) {
             gather(K, T, places, 2 * row, key_value + h * K, 1, packed);
             turned(K, places, packed, keys + h * of_head);
             gather(K, T, places, 2 * row, key_value + row + h * K, 1, values + h * of_head);
         }
-        for (int first = 0; first < T; first += ROWS) {
-            int rows = T - first < ROWS ? T - first : ROWS;
+        for (int first = 0; first < T; first += TILE) {
+            int rows = T - first < TILE ? T - first : TILE;
             forgotten_of(first, rows, places, time, longest, forgotten);
             for (int h = 0; h < H; h++) {
                 int at = first * row + h * K, of_row = h * T + first;
@@ -463,18 +463,18 @@ INLINE int forgetting_forward_of(
 }
 
 INLINE int forgetting_backward_of(
-    const int K, int64_t P, int64_t B, int H, const float *query, const float *key_value, const double *times,
+    const int K, int64_t L, int64_t B, int H, const float *query, const float *key_value, const double *times,
     const int64_t *starts, const float *slopes, float longest, const float *out, const float *largest, const float *share,
     const float *of_out, float *of_query, float *of_key_value)
 {
-    const int row = H * K, most = widened(most_of(P, B, starts)), of_all = row * most;
-    double *time = calloc(most, sizeof(double) + sizeof(float) * (5 * row + K + ROWS + 2 * PARTS));
+    const int row = H * K, most = widened(most_of(L, B, starts)), of_all = row * most;
+    double *time = calloc(most, sizeof(double) + sizeof(float) * (5 * row + K + TILE + 2 * PARTS));
     if (!time) return 1;
     float *key_rows = (float *)(time + most), *keys = key_rows + of_all, *values = keys + of_all;
     float *of_keys = values + of_all, *of_values = of_keys + of_all, *packed = of_values + of_all;
-    float *forgotten = packed + K * most, *weights = forgotten + ROWS * most, *gains = weights + PARTS * most;
+    float *forgotten = packed + K * most, *weights = forgotten + TILE * most, *gains = weights + PARTS * most;
     for (int64_t b = 0; b < B; b++) {
-        const int T = events_of(b, P, B, starts), places = widened(T), of_head = K * places;
+        const int T = events_of(b, L, B, starts), places = widened(T), of_head = K * places;
         memcpy(time, times, sizeof(double) * T);
         memset(of_keys, 0, sizeof(float) * H * of_head);
         memset(of_values, 0, sizeof(float) * H * of_head);
@@ -484,8 +484,8 @@ INLINE int forgetting_backward_of(
             gather(K, T, places, 2 * row, key_value + row + h * K, 1, packed);
             turned(K, places, packed, values + h * of_head);
         }
-        for (int first = 0; first < T; first += ROWS) {
-            int rows = T - first < ROWS ? T - first : ROWS;
+        for (int first = 0; first < T; first += TILE) {
+            int rows = T - first < TILE ? T - first : TILE;
             forgotten_of(first, rows, places, time, longest, forgotten);
             for (int h = 0; h < H; h++) {
                 int at = first * row + h * K, of_row = h * T + first, of = h * of_head;
@@ -513,19 +513,19 @@ INLINE int forgetting_backward_of(
 #define OF_LARGE_K(call) switch (K) { case 8: return call(8); case 16: return call(16); case 24: return call(24); default: return call(32); }
 
 int forgetting_forward(
-    int64_t P, int64_t B, int64_t H, int64_t K, const float *query, const float *key_value, const double *times,
+    int64_t L, int64_t B, int64_t H, int64_t K, const float *query, const float *key_value, const double *times,
     const int64_t *starts, const float *slopes, float longest, float *out, float *largest, float *share)
 {
-#define FORGETTING_FORWARD(K) forgetting_forward_of(K, P, B, H, query, key_value, times, starts, slopes, longest, out, largest, share)
+#define FORGETTING_FORWARD(K) forgetting_forward_of(K, L, B, H, query, key_value, times, starts, slopes, longest, out, largest, share)
     OF_LARGE_K(FORGETTING_FORWARD)
 }
 
 int forgetting_backward(
-    int64_t P, int64_t B, int64_t H, int64_t K, const float *query, const float *key_value, const double *times,
+    int64_t L, int64_t B, int64_t H, int64_t K, const float *query, const float *key_value, const double *times,
     const int64_t *starts, const float *slopes, float longest, const float *out, const float *largest, const float *share,
     const float *of_out, float *of_query, float *of_key_value)
 {
-#define FORGETTING_BACKWARD(K) forgetting_backward_of(K, P, B, H, query, key_value, times, starts, slopes, longest, out, largest, share, \
+#define FORGETTING_BACKWARD(K) forgetting_backward_of(K, L, B, H, query, key_value, times, starts, slopes, longest, out, largest, share, \
     of_out, of_query, of_key_value)
     OF_LARGE_K(FORGETTING_BACKWARD)
 }
@@ -663,18 +663,18 @@ INLINE void softplus_of(floats x, floats *out, floats *slope)
     *slope = where(x < 0.0f, small * likely, likely);
 }
 
-/* log(1 + exp(x)) of N numbers, and its derivative. */
+/* log(1 + exp(x)) of N numbers, and its derivative, where `slopes` is not NULL. */
 int softplus(int64_t N, const float *values, float *out, float *slopes)
 {
     const int64_t whole = N / LANES * LANES;
+    floats last = all(0), of_last, slope;
     for (int64_t n = 0; n < whole; n += LANES) {
-        softplus_of(*(const floats *)(values + n), (floats *)(out + n), (floats *)(slopes + n));
+        softplus_of(*(const floats *)(values + n), (floats *)(out + n), slopes ? (floats *)(slopes + n) : &slope);
     }
-    floats last = all(0), of_last, slope_of_last;
     memcpy(&last, values + whole, sizeof(float) * (N - whole));
-    softplus_of(last, &of_last, &slope_of_last);
+    softplus_of(last, &of_last, &slope);
     memcpy(out + whole, &of_last, sizeof(float) * (N - whole));
-    memcpy(slopes + whole, &slope_of_last, sizeof(float) * (N - whole));
+    if (slopes) memcpy(slopes + whole, &slope, sizeof(float) * (N - whole));
     return 0;
 }
 

@@ -22,7 +22,8 @@ class _Softplus(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
         values = values.contiguous()
-        positive, slopes = torch.empty_like(values), torch.empty_like(values)
+        positive = torch.empty_like(values)
+        slopes = torch.empty_like(values) if ctx.needs_input_grad[0] else None
         kernels.call("softplus", values.numel(), values, positive, slopes)
         ctx.save_for_backward(slopes)
         return positive

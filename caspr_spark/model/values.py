@@ -72,10 +72,7 @@ class Values:
             self.is_value_V[[start + PADDING_ID, start + MASKED_ID]] = False
 
     def sums(self, batch: Batch, weights_BJT: Tensor) -> Tensor:
-        """[B, J, V]: for each of J weightings of the events, the summed weights of those that hold the value.
-
-        Padding must weigh nothing.
-        """
+        """[B, J, V]: for each of J weightings of the events, the summed weights of those that hold the value."""
         (num_customers, num_weightings, num_events), device = weights_BJT.shape, weights_BJT.device
         ids_BTX = torch.cat([batch.categorical_BTC[:, :, self.positions], batch.sets_BTS], dim=-1)
         weights_BTJ, sums_BVJ = (
@@ -83,7 +80,7 @@ class Values:
             weights_BJT.new_zeros(num_customers, self.size, num_weightings),
         )
         start_X, size_X = self.start_X.to(device), self.size_X.to(device)
-        if kernels.can_take(weights_BJT):
+        if kernels.can_take(weights_BJT) and not weights_BJT.requires_grad:
             sizes = (num_customers, num_events, len(size_X), num_weightings, self.size)
             kernels.call("value_sums", *sizes, ids_BTX, start_X, size_X, weights_BTJ.contiguous(), sums_BVJ)
         else:

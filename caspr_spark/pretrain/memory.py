@@ -4,10 +4,14 @@ from pathlib import Path
 
 import torch
 
+from caspr_spark.config import ModelSection
 from caspr_spark.errors import ConfigError
 from caspr_spark.manifest import Layout, SequenceManifest
+from caspr_spark.model import kernels
 from caspr_spark.model.batch import chunk_events
+from caspr_spark.model.forgetting import HEADS
 from caspr_spark.model.network import Network
+from caspr_spark.model.small_heads import LARGEST_HEAD
 from caspr_spark.model.wide import NUM_DRAWN, NUM_FREQUENT, is_wide, tables_of
 from caspr_spark.pretrain.chunks import MOST_CUSTOMERS, WHOLE_CHUNK
 from caspr_spark.pretrain.job import Job
@@ -40,7 +44,7 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
         events = max(events, WHOLE_CHUNK * layout.max_events)
     customers = min(MOST_CUSTOMERS, job.pretrain.batch_size)
     num_layers = 1 + model.encoder_layers + (model.decoder_layers if model.objectives.masked else 0)
-    attended = events * layout.max_events * model.num_heads
+    attended = 0 if _keeps_no_scores(model) else events * layout.max_events * model.num_heads
     num_ids = [one.num_ids for one in layout.categorical] + [one.num_ids for one in layout.sets]
     num_values = sum(NUM_FREQUENT + NUM_DRAWN if is_wide(number) else number for number in num_ids)
     guessed = 0.0
@@ -55,6 +59,13 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
         "weights, their gradients and moments": 4 * (num_weights * COPIES + num_dense + ROWS * of_rows),
         f"{threads} chunks of {events:,} events at a time, and their gradients": threads * (of_chunk + 4 * num_dense),
     }
+
+
+def _keeps_no_scores(model: ModelSection) -> bool:
+    """Whether attention keeps no number for each pair of events: our own does not."""
+    head = model.width // model.num_heads
+    forgets = model.encoder == "transformer" and not model.objectives.masked and head in HEADS
+    return kernels.are_there() and (head <= LARGEST_HEAD or forgets)
 
 
 def check_memory(job: Job, manifest: SequenceManifest) -> None:

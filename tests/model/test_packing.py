@@ -21,17 +21,17 @@ def test_there_and_back_leaves_zeros_where_padded() -> None:
     one = batch()
     packing = Packing(one)
     numbers_BTX = torch.randn(*one.is_real_BT.shape, 3)
-    packed_PX = packing.pack(numbers_BTX)
-    assert packed_PX.shape == (int(one.num_events_B.sum()), 3)
-    assert torch.equal(packing.unpack(packed_PX), numbers_BTX * one.is_real_BT[:, :, None])
+    packed_LX = packing.pack(numbers_BTX)
+    assert packed_LX.shape == (int(one.num_events_B.sum()), 3)
+    assert torch.equal(packing.unpack(packed_LX), numbers_BTX * one.is_real_BT[:, :, None])
 
 
 def test_a_customer_starts_behind_the_one_before() -> None:
     one = batch()
     packing = Packing(one)
-    customer_P = packing.pack(torch.arange(len(one.num_events_B))[:, None].expand_as(one.is_real_BT))
-    assert torch.equal(customer_P[packing.starts()], torch.arange(len(one.num_events_B)))
-    assert torch.equal(customer_P[packing.starts()[1:] - 1], torch.arange(len(one.num_events_B) - 1))
+    customer_L = packing.pack(torch.arange(len(one.num_events_B))[:, None].expand_as(one.is_real_BT))
+    assert torch.equal(customer_L[packing.starts()], torch.arange(len(one.num_events_B)))
+    assert torch.equal(customer_L[packing.starts()[1:] - 1], torch.arange(len(one.num_events_B) - 1))
 
 
 def test_histories_of_one_length_are_not_copied() -> None:

@@ -22,7 +22,8 @@ def test_outputs_and_gradients_are_those_of_torch(shape: tuple[int, ...], times:
 
 
 def test_what_is_no_number_or_infinite_stays_so() -> None:
-    values = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e30, -1e30])
+    other_nan = torch.tensor(0x7FC00081, dtype=torch.int32).view(torch.float32).item()
+    values = torch.tensor([torch.nan, other_nan, torch.inf, -torch.inf, 1e30, -1e30])
     torch.testing.assert_close(softplus(values), functional.softplus(values), equal_nan=True)
 
 

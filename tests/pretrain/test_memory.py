@@ -9,6 +9,7 @@ import torch
 from caspr_spark.config import ModelSection
 from caspr_spark.errors import ConfigError
 from caspr_spark.manifest import CategoricalAttribute
+from caspr_spark.model import kernels
 from caspr_spark.model.network import Network
 from caspr_spark.pretrain import memory
 from caspr_spark.pretrain.job import Job
@@ -61,6 +62,13 @@ def test_small_heads_of_long_histories_keep_no_score_of_each_pair() -> None:
     """Neither what is compiled nor torch's attention does."""
     how = {"width": 16, "num_heads": 8, "encoder_layers": 6, "decoder_layers": 6}
     assert sum(needed(model_section(**how), num_ids=1_000, threads=2, max_events=1024).values()) < GIB
+
+
+def test_attention_that_forgets_keeps_no_score_of_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_section(**FUTURE | {"width": 64, "num_heads": 4})
+    assert sum(needed(model, num_ids=1_000, threads=2, max_events=20_000).values()) < 3 * GIB
+    monkeypatch.setattr(kernels, "are_there", lambda: False)
+    assert sum(needed(model, num_ids=1_000, threads=2, max_events=20_000).values()) > 20 * GIB
 
 
 def test_what_is_free_is_known_and_a_container_may_allow_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
