@@ -26,7 +26,7 @@ from caspr_spark.manifest import CategoricalAttribute, Layout
 from schemas.vocabulary import UNKNOWN_ID
 
 Columns = Mapping[str, NDArray[Any]]
-MOST_EVENTS, CACHED_NUMBERS = 4096, 2**17
+MOST_EVENTS, CACHED_NUMBERS = 4096, 2**18
 """Of a chunk; the second is events times the encoder's width."""
 
 WIDTHS: dict[str, Callable[[Layout], int]] = {
