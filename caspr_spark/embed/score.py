@@ -5,6 +5,7 @@ a small model does. A row that the model cannot encode takes no other row with i
 alone.
 """
 
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -131,6 +132,7 @@ def _loaded(checkpoint: str, model_version: str, runtime: Runtime) -> LoadedEnco
     encoder = load_encoder(checkpoint) if runtime == "torch" else load_onnx_encoder(Path(checkpoint))
     if encoder.model_version != model_version:
         raise UnsafeError(f"{checkpoint}: expected model {model_version}, found {encoder.model_version}")
+    gc.freeze()  # Spark collects garbage after every task, and would go through all that torch has loaded each time
     return encoder
 
 
