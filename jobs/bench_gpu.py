@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from caspr_spark.config import ModelSection, PretrainSection
 from caspr_spark.manifest import SequenceManifest, read_manifest
-from caspr_spark.model import blocks
+from caspr_spark.model import forgetting
 from caspr_spark.model.batch import batch_of
 from caspr_spark.model.network import Network, use_bf16
 from caspr_spark.pretrain.combined import Combined
@@ -143,7 +143,7 @@ def operations_a_customer(
     with (
         FlopCounterMode(display=False) as counter,
         sdpa_kernel(SDPBackend.MATH),
-        patch.object(blocks, "ROWS", manifest.layout.max_events),  # as on a GPU, all pairs
+        patch.object(forgetting, "ROWS", manifest.layout.max_events),  # as on a GPU, all pairs
     ):
         loss = objective.sums(network, batch, objective.draw(batch, epoch=1)).sum()
         torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
