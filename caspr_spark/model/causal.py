@@ -120,7 +120,7 @@ class Pair(nn.Module):
         batch = packing.batch
         times_BT = batch.event_times_BT.masked_fill(~batch.is_real_BT, torch.iinfo(torch.int64).max)
         before_BT = torch.searchsorted(times_BT, times_BT) - 1
-        before_L = packing.pack(before_BT.clamp(min=0) + packing.starts()[:, None])
+        before_L = packing.pack(before_BT.clamp(min=0) + packing.starts[:, None])
         own_DD, previous_DD = self.both.weight.chunk(2, dim=1)
         own_LD, previous_LD = functional.linear(events_LD, torch.cat([own_DD, previous_DD])).chunk(2, dim=1)
         is_there_L1 = packing.pack(before_BT >= 0)[:, None]

@@ -4,6 +4,7 @@ On a CPU our own (`kernels.c`), which computes what is forgotten as it goes and 
 else torch's, with a bias for each pair. The letters are those of `batch`.
 """
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -30,25 +31,19 @@ class Forgetting:
     def __init__(self, packing: Packing, slopes_H: Tensor) -> None:
         assert not slopes_H.requires_grad  # they would get no gradient
         self.packing, self.batch, self.slopes_H = packing, packing.batch, slopes_H
-        self._biases: list[Tensor] | None = None
-        self._where: tuple[Tensor, Tensor] | None = None
 
     def attention(self, query_LD: Tensor, key_value_LX: Tensor) -> Tensor:
         """mixed_LD. `key_value_LX`: the keys, [L, D], beside the values."""
         if query_LD.shape[-1] // len(self.slopes_H) in HEADS and kernels.can_take(query_LD):
-            if self._where is None:
-                self._where = self.packing.pack(self.batch.event_times_BT).double(), self.packing.starts()
-            mixed_LD: Tensor = _Forgetting.apply(query_LD, key_value_LX, *self._where, self.slopes_H)  # type: ignore[no-untyped-call]
+            where = (self._times, self.packing.starts)
+            mixed_LD: Tensor = _Forgetting.apply(query_LD, key_value_LX, *where, self.slopes_H)  # type: ignore[no-untyped-call]
             return mixed_LD
         query_BHTK, key_BHTK, value_BHTK = (
             torch.unflatten(self.packing.unpack(part_LD), -1, (len(self.slopes_H), -1)).transpose(1, 2)
             for part_LD in (query_LD, *key_value_LX.chunk(2, dim=-1))
         )
-        all_rows = self._rows()
-        if self._biases is None:
-            self._biases = [self._bias(rows) for rows in all_rows]
         parts = []
-        for rows, bias in zip(all_rows, self._biases, strict=True):
+        for rows, bias in self._biases:
             seen = (slice(None), slice(None), slice(rows.stop))
             parts.append(
                 functional.scaled_dot_product_attention(
@@ -57,6 +52,15 @@ class Forgetting:
             )
         mixed_BHTK = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
         return self.packing.pack(mixed_BHTK.transpose(1, 2).flatten(-2))
+
+    @cached_property
+    def _times(self) -> Tensor:
+        """float64 [L], microseconds."""
+        return self.packing.pack(self.batch.event_times_BT).double()
+
+    @cached_property
+    def _biases(self) -> list[tuple[slice, Tensor]]:
+        return [(rows, self._bias(rows)) for rows in self._rows()]
 
     def _rows(self) -> list[slice]:
         """Which events torch computes at once; on a GPU, and in a graph that is exported, all."""

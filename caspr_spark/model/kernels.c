@@ -35,6 +35,12 @@ INLINE float sum_of(floats x) {
     return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
 }
 
+INLINE float largest_of(floats x) {
+    float largest = x[0];
+    for (int i = 1; i < LANES; i++) largest = x[i] > largest ? x[i] : largest;
+    return largest;
+}
+
 /* 2^x of x <= 0 to the last digit but one; 0 below the smallest number that is not denormal, NaN of NaN. Cephes' polynomial. */
 INLINE floats exp2_of(floats x) {
     const floats rounding = all(12582912.0f); /* 1.5 * 2^23: what is added to it is rounded to an integer */
@@ -230,13 +236,6 @@ enum { PARTS = 4, TILE = 32, WIDE = 2 * LANES, MOST_VECTORS = 4 };
 typedef double doubles __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
 
 static int widened(int size) { return (size + WIDE - 1) / WIDE * WIDE; }
-
-INLINE float largest_of(floats x)
-{
-    float largest = x[0];
-    for (int i = 1; i < LANES; i++) largest = x[i] > largest ? x[i] : largest;
-    return largest;
-}
 
 /* log2(1 + x) of x >= 0 */
 INLINE floats log2_1p_of(floats x)
@@ -717,8 +716,7 @@ int class_losses(int64_t M, int64_t V, float *logits, const int64_t *ids, float 
         for (int64_t v = 0; v < whole; v += LANES) most = larger(*(const floats *)(logits + v), most);
         for (int64_t v = whole; v < V; v++) last[v - whole] = logits[v];
         most = larger(last, most);
-        float largest = most[0], of_own = logits[ids[m]];
-        for (int i = 1; i < LANES; i++) largest = most[i] > largest ? most[i] : largest;
+        float largest = largest_of(most), of_own = logits[ids[m]];
         for (int64_t v = 0; v < whole; v += LANES) {
             floats weight = exp2_of((*(const floats *)(logits + v) - largest) * LOG2_E);
             total += weight;

@@ -1,5 +1,7 @@
 """The events of a batch one behind the other, all customers' together, so that no time is spent on padding."""
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ class Packing:
             is_real_BT = batch.is_real_BT
             self.places_L = None if is_real_BT.all() else is_real_BT.flatten().nonzero()[:, 0]
 
+    @cached_property
     def starts(self) -> Tensor:
         """int64 [B]: the place in L of each customer's first event."""
         if self.places_L is None:

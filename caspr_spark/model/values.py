@@ -75,10 +75,8 @@ class Values:
         """[B, J, V]: for each of J weightings of the events, the summed weights of those that hold the value."""
         (num_customers, num_weightings, num_events), device = weights_BJT.shape, weights_BJT.device
         ids_BTX = torch.cat([batch.categorical_BTC[:, :, self.positions], batch.sets_BTS], dim=-1)
-        weights_BTJ, sums_BVJ = (
-            weights_BJT.transpose(1, 2),
-            weights_BJT.new_zeros(num_customers, self.size, num_weightings),
-        )
+        weights_BTJ = weights_BJT.transpose(1, 2)
+        sums_BVJ = weights_BJT.new_zeros(num_customers, self.size, num_weightings)
         start_X, size_X = self.start_X.to(device), self.size_X.to(device)
         if kernels.can_take(weights_BJT) and not weights_BJT.requires_grad:
             sizes = (num_customers, num_events, len(size_X), num_weightings, self.size)

@@ -44,7 +44,7 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
         events = max(events, WHOLE_CHUNK * layout.max_events)
     customers = min(MOST_CUSTOMERS, job.pretrain.batch_size)
     num_layers = 1 + model.encoder_layers + (model.decoder_layers if model.objectives.masked else 0)
-    attended = 0 if _keeps_no_scores(model) else events * layout.max_events * model.num_heads
+    attended = events * layout.max_events * model.num_heads if _keeps_scores(model) else 0
     num_ids = [one.num_ids for one in layout.categorical] + [one.num_ids for one in layout.sets]
     num_values = sum(NUM_FREQUENT + NUM_DRAWN if is_wide(number) else number for number in num_ids)
     guessed = 0.0
@@ -61,11 +61,12 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
     }
 
 
-def _keeps_no_scores(model: ModelSection) -> bool:
-    """Whether attention keeps no number for each pair of events: our own does not."""
-    head = model.width // model.num_heads
-    forgets = model.encoder == "transformer" and not model.objectives.masked and head in HEADS
-    return kernels.are_there() and (head <= LARGEST_HEAD or forgets)
+def _keeps_scores(model: ModelSection) -> bool:
+    """Whether attention keeps a number for each pair of events: torch's may, our own does not."""
+    head, is_compiled = model.width // model.num_heads, kernels.are_there()
+    with_small_heads, that_forgets = not (is_compiled and head <= LARGEST_HEAD), not (is_compiled and head in HEADS)
+    of_encoder = {"caspr": with_small_heads, "transformer": that_forgets}.get(model.encoder, False)
+    return of_encoder or (model.objectives.masked > 0 and with_small_heads)
 
 
 def check_memory(job: Job, manifest: SequenceManifest) -> None:

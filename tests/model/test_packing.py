@@ -30,8 +30,8 @@ def test_a_customer_starts_behind_the_one_before() -> None:
     one = batch()
     packing = Packing(one)
     customer_L = packing.pack(torch.arange(len(one.num_events_B))[:, None].expand_as(one.is_real_BT))
-    assert torch.equal(customer_L[packing.starts()], torch.arange(len(one.num_events_B)))
-    assert torch.equal(customer_L[packing.starts()[1:] - 1], torch.arange(len(one.num_events_B) - 1))
+    assert torch.equal(customer_L[packing.starts], torch.arange(len(one.num_events_B)))
+    assert torch.equal(customer_L[packing.starts[1:] - 1], torch.arange(len(one.num_events_B) - 1))
 
 
 def test_histories_of_one_length_are_not_copied() -> None:

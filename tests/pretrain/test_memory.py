@@ -71,6 +71,11 @@ def test_attention_that_forgets_keeps_no_score_of_each_pair(monkeypatch: pytest.
     assert sum(needed(model, num_ids=1_000, threads=2, max_events=20_000).values()) > 20 * GIB
 
 
+def test_small_heads_that_forget_are_torchs_own_which_keeps_them() -> None:
+    model = model_section(**FUTURE | {"width": 64, "num_heads": 16})
+    assert sum(needed(model, num_ids=1_000, threads=2, max_events=20_000).values()) > 80 * GIB
+
+
 def test_what_is_free_is_known_and_a_container_may_allow_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = memory.available_bytes()
     assert free is not None
