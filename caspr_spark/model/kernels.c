@@ -6,12 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LANES = 8, MOST_K = 4 };
+#ifdef __AVX512F__
+#define LANES 16
+#else
+#define LANES 8
+#endif
+
+enum { MOST_K = 4 };
 
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 typedef int16_t shorts __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef float quads __attribute__((vector_size(16), aligned(4), may_alias));
 
 /* K is a constant wherever these are called, so that the loops over it vanish. */
 #define INLINE static inline __attribute__((always_inline))
@@ -23,7 +30,7 @@ typedef int16_t shorts __attribute__((vector_size(2 * LANES), aligned(2), may_al
 #define HELD(x)
 #endif
 
-INLINE floats all(float x) { return (floats){x, x, x, x, x, x, x, x}; }
+INLINE floats all(float x) { return x - (floats){0}; }
 
 INLINE floats where(ints is_so, floats yes, floats no) {
     return (floats)((is_so & (ints)yes) | (~is_so & (ints)no));
@@ -32,7 +39,12 @@ INLINE floats where(ints is_so, floats yes, floats no) {
 INLINE floats larger(floats one, floats other) { return where(one > other, one, other); }
 
 INLINE float sum_of(floats x) {
-    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+    const quads *parts = (const quads *)&x;
+    quads sum = parts[0] + parts[1];
+#if LANES == 16
+    sum += parts[2] + parts[3];
+#endif
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 INLINE float largest_of(floats x) {
@@ -58,7 +70,19 @@ INLINE floats exp2_of(floats x) {
 }
 
 static const float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
+#if LANES == 16
+static const floats LANE = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#else
 static const floats LANE = {0, 1, 2, 3, 4, 5, 6, 7};
+#endif
+
+/* Zeros, at the start of a line of the cache, so that no vector lies across two; NULL where memory is short. */
+static void *room(size_t size)
+{
+    void *found = aligned_alloc(64, size / 64 * 64 + 64);
+    if (found) memset(found, 0, size);
+    return found;
+}
 
 /* Attention of heads of 1 to 4 numbers: softmax(query key' / sqrt(K)) value, and its gradient.
 
@@ -178,7 +202,7 @@ int attention_forward(
     float *out, float *largest, float *share)
 {
     const int row = H * K, seen_row = 2 * row, places = padded(U);
-    floats *scores = malloc(sizeof(floats) * U + sizeof(float) * places);
+    floats *scores = room(sizeof(floats) * U + sizeof(float) * places);
     if (!scores) return 1;
     float *blocked = (float *)(scores + U);
     for (int64_t b = 0; b < B; b++) {
@@ -200,7 +224,7 @@ int attention_backward(
     const float *out, const float *largest, const float *share, const float *of_out, float *of_query, float *of_key_value)
 {
     const int row = H * K, seen_row = 2 * row, places = padded(U);
-    float *keys = malloc(sizeof(float) * (4 * K + 1) * places);
+    float *keys = room(sizeof(float) * (4 * K + 1) * places);
     if (!keys) return 1;
     float *values = keys + K * places, *of_keys = values + K * places, *of_values = of_keys + K * places;
     float *blocked = of_values + K * places;
@@ -231,11 +255,11 @@ int attention_backward(
 
    Nothing of size T * T is kept. PARTS of T are computed at once, with no more of the others than they may see. */
 
-enum { PARTS = 4, TILE = 32, WIDE = 2 * LANES, MOST_VECTORS = 4 };
+enum { PARTS = 8, TILE = 32, MOST_LARGE_K = 32 };
 
-typedef double doubles __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
-
-static int widened(int size) { return (size + WIDE - 1) / WIDE * WIDE; }
+/* Floats of a head of K numbers in arrays of our own: whole vectors, the rest are zeros. */
+#define VECTORS(K) ((K + LANES - 1) / LANES)
+#define ROOM(K) (VECTORS(K) * LANES)
 
 /* log2(1 + x) of x >= 0 */
 INLINE floats log2_1p_of(floats x)
@@ -254,10 +278,11 @@ INLINE floats log2_1p_of(floats x)
    those that it does not attend to. `times`: [places]. */
 static void forgotten_of(int first, int rows, int places, const double *times, float longest, float *forgotten)
 {
-    const int end = widened(first + rows);
+    const int end = padded(first + rows);
     for (int t = first; t < first + rows; t++, forgotten += places) {
+        for (int u = 0; u < end; u++) forgotten[u] = (times[t] - times[u]) * (1 / 86400e6);
         for (int u = 0; u < end; u += LANES) {
-            floats days = __builtin_convertvector((times[t] - *(const doubles *)(times + u)) * (1 / 86400e6), floats);
+            floats days = *(floats *)(forgotten + u);
             floats lost = log2_1p_of(where(days < longest, larger(days, all(0)), all(longest)));
             *(floats *)(forgotten + u) = where((days > 0.0f) & (LANE < (float)(t - u)), lost, all(INFINITY));
         }
@@ -265,77 +290,71 @@ static void forgotten_of(int first, int rows, int places, const double *times, f
     }
 }
 
-/* [PARTS, places]: rows [PARTS, K] times columns [K, places], of the first `end` places, a multiple of WIDE. */
+/* [PARTS, places]: rows [PARTS, ROOM] times columns [K, places], of the first `end` places, a multiple of LANES. */
 INLINE void products(const int K, int places, int end, const float *rows, const float *columns, float *out)
 {
-    for (int u = 0; u < end; u += WIDE) {
-        floats sums[PARTS][2];
-        for (int i = 0; i < PARTS; i++) sums[i][0] = sums[i][1] = all(0);
+    for (int u = 0; u < end; u += LANES) {
+        floats sums[PARTS];
+        for (int i = 0; i < PARTS; i++) sums[i] = all(0);
         for (int k = 0; k < K; k++) {
-            floats one = *(const floats *)(columns + k * places + u), other = *(const floats *)(columns + k * places + u + LANES);
-            HELD(one);
-            HELD(other);
-            for (int i = 0; i < PARTS; i++) {
-                sums[i][0] += rows[i * K + k] * one;
-                sums[i][1] += rows[i * K + k] * other;
-            }
+            floats column = *(const floats *)(columns + k * places + u);
+            HELD(column);
+            for (int i = 0; i < PARTS; i++) sums[i] += rows[i * ROOM(K) + k] * column;
         }
-        for (int i = 0; i < PARTS; i++) {
-            *(floats *)(out + i * places + u) = sums[i][0];
-            *(floats *)(out + i * places + u + LANES) = sums[i][1];
-        }
+        for (int i = 0; i < PARTS; i++) *(floats *)(out + i * places + u) = sums[i];
     }
 }
 
-/* [PARTS, K]: weights [PARTS, places] times values [places, K], of the first `end` places. */
+/* [PARTS, ROOM]: weights [PARTS, places] times values [places, ROOM], of the first `end` places. */
 INLINE void weighted(const int K, int places, int end, const float *weights, const float *values, float *out)
 {
-    floats sums[PARTS][MOST_VECTORS];
+    floats sums[PARTS][VECTORS(MOST_LARGE_K)];
     for (int i = 0; i < PARTS; i++) {
-        for (int j = 0; j < K / LANES; j++) sums[i][j] = all(0);
+        for (int j = 0; j < VECTORS(K); j++) sums[i][j] = all(0);
     }
     for (int u = 0; u < end; u++) {
-        for (int j = 0; j < K / LANES; j++) {
-            floats value = *(const floats *)(values + u * K + j * LANES);
+        for (int j = 0; j < VECTORS(K); j++) {
+            floats value = *(const floats *)(values + u * ROOM(K) + j * LANES);
             HELD(value);
             for (int i = 0; i < PARTS; i++) sums[i][j] += weights[i * places + u] * value;
         }
     }
     for (int i = 0; i < PARTS; i++) {
-        for (int j = 0; j < K / LANES; j++) *(floats *)(out + i * K + j * LANES) = sums[i][j];
+        for (int j = 0; j < VECTORS(K); j++) *(floats *)(out + i * ROOM(K) + j * LANES) = sums[i][j];
     }
 }
 
-/* out [places, K] += weights' [places, PARTS] times rows [PARTS, K], of the first `end` places. */
+/* out [places, ROOM] += weights' [places, PARTS] times rows [PARTS, ROOM], of the first `end` places. */
 INLINE void spread(const int K, int places, int end, const float *weights, const float *rows, float *out)
 {
-    floats given[PARTS][MOST_VECTORS];
+    floats given[PARTS][VECTORS(MOST_LARGE_K)];
     for (int i = 0; i < PARTS; i++) {
-        for (int j = 0; j < K / LANES; j++) given[i][j] = *(const floats *)(rows + i * K + j * LANES);
+        for (int j = 0; j < VECTORS(K); j++) given[i][j] = *(const floats *)(rows + i * ROOM(K) + j * LANES);
     }
     for (int u = 0; u < end; u++) {
-        for (int j = 0; j < K / LANES; j++) {
-            floats sum = *(floats *)(out + u * K + j * LANES);
+        for (int j = 0; j < VECTORS(K); j++) {
+            floats sum = *(floats *)(out + u * ROOM(K) + j * LANES);
             for (int i = 0; i < PARTS; i++) sum += weights[i * places + u] * given[i][j];
-            *(floats *)(out + u * K + j * LANES) = sum;
+            *(floats *)(out + u * ROOM(K) + j * LANES) = sum;
         }
     }
 }
 
-/* The K numbers of one head of some events -> side by side, [rows, K] times `scale`; zeros for those up to `whole` rows. */
+/* The K numbers of one head of some events -> side by side, [rows, ROOM] times `scale`; zeros for those up to `whole` rows. */
 INLINE void gather(const int K, int rows, int whole, int row, const float *from, float scale, float *to)
 {
     for (int t = 0; t < rows; t++) {
-        for (int k = 0; k < K; k++) to[t * K + k] = from[(int64_t)t * row + k] * scale;
+        for (int k = 0; k < K; k++) to[t * ROOM(K) + k] = from[(int64_t)t * row + k] * scale;
+        for (int k = K; k < ROOM(K); k++) to[t * ROOM(K) + k] = 0;
     }
-    memset(to + rows * K, 0, sizeof(float) * K * (whole - rows));
+    memset(to + rows * ROOM(K), 0, sizeof(float) * ROOM(K) * (whole - rows));
 }
 
-/* [places, K] -> [K, places] */
+/* [places, ROOM] -> [K, places] */
 INLINE void turned(const int K, int places, const float *from, float *to)
 {
     for (int u = 0; u < places; u++) {
-        for (int k = 0; k < K; k++) to[k * places + u] = from[u * K + k];
+        for (int k = 0; k < K; k++) to[k * places + u] = from[u * ROOM(K) + k];
     }
 }
 
@@ -352,14 +371,14 @@ INLINE void scores_of(
     }
 }
 
-/* `keys` [K, places] and `values` [places, K] of one head; the others are of `rows` events, `first` and those behind it. */
+/* `keys` [K, places] and `values` [places, ROOM] of one head; the others are of `rows` events, `first` and those behind it. */
 INLINE void some_forward(
     const int K, int first, int rows, int places, int row, const float *query, const float *keys, const float *values,
     const float *forgotten, float slope, float *out, float *largest, float *share, float *scores)
 {
-    float queries[PARTS * MOST_VECTORS * LANES], mixed[PARTS * MOST_VECTORS * LANES];
+    float queries[PARTS * MOST_LARGE_K], mixed[PARTS * MOST_LARGE_K];
     for (int t = 0; t < rows; t += PARTS) {
-        int here = rows - t < PARTS ? rows - t : PARTS, end = widened(first + t + here);
+        int here = rows - t < PARTS ? rows - t : PARTS, end = padded(first + t + here);
         gather(K, here, PARTS, row, query + t * row, LOG2_E / sqrtf(K), queries);
         scores_of(K, here, places, end, queries, keys, forgotten + t * places, slope, scores);
         for (int i = 0; i < here; i++) {
@@ -376,7 +395,7 @@ INLINE void some_forward(
         }
         weighted(K, places, end, scores, values, mixed);
         for (int i = 0; i < here; i++) {
-            for (int k = 0; k < K; k++) out[(t + i) * row + k] = mixed[i * K + k] * share[t + i];
+            for (int k = 0; k < K; k++) out[(t + i) * row + k] = mixed[i * ROOM(K) + k] * share[t + i];
         }
     }
 }
@@ -386,10 +405,10 @@ INLINE void some_backward(
     const float *values, const float *forgotten, float slope, const float *out, const float *largest, const float *share,
     const float *of_out, float *of_query, float *of_keys, float *of_values, float *weights, float *gains)
 {
-    float queries[PARTS * MOST_VECTORS * LANES], wanted[PARTS * MOST_VECTORS * LANES], asked[PARTS * MOST_VECTORS * LANES];
+    float queries[PARTS * MOST_LARGE_K], wanted[PARTS * MOST_LARGE_K], asked[PARTS * MOST_LARGE_K];
     const float scale = 1 / sqrtf(K);
     for (int t = 0; t < rows; t += PARTS) {
-        int here = rows - t < PARTS ? rows - t : PARTS, end = widened(first + t + here);
+        int here = rows - t < PARTS ? rows - t : PARTS, end = padded(first + t + here);
         gather(K, here, PARTS, row, query + t * row, LOG2_E * scale, queries);
         gather(K, here, PARTS, row, of_out + t * row, 1, wanted);
         scores_of(K, here, places, end, queries, keys, forgotten + t * places, slope, weights);
@@ -401,7 +420,7 @@ INLINE void some_backward(
                 memset(gain, 0, sizeof(float) * end);
                 continue;
             }
-            for (int k = 0; k < K; k++) mean += out[(t + i) * row + k] * wanted[i * K + k];
+            for (int k = 0; k < K; k++) mean += out[(t + i) * row + k] * wanted[i * ROOM(K) + k];
             for (int u = 0; u < end; u += LANES) {
                 floats found = exp2_of(*(floats *)(weight + u) - largest[t + i]) * share[t + i];
                 *(floats *)(weight + u) = found;
@@ -410,7 +429,7 @@ INLINE void some_backward(
         }
         weighted(K, places, end, gains, key_rows, asked);
         for (int i = 0; i < here; i++) {
-            for (int k = 0; k < K; k++) of_query[(t + i) * row + k] = asked[i * K + k] * scale;
+            for (int k = 0; k < K; k++) of_query[(t + i) * row + k] = asked[i * ROOM(K) + k] * scale;
         }
         spread(K, places, end, gains, queries, of_keys);
         spread(K, places, end, weights, wanted, of_values);
@@ -433,13 +452,14 @@ INLINE int forgetting_forward_of(
     const int K, int64_t L, int64_t B, int H, const float *query, const float *key_value, const double *times,
     const int64_t *starts, const float *slopes, float longest, float *out, float *largest, float *share)
 {
-    const int row = H * K, most = widened(most_of(L, B, starts));
-    double *time = calloc(most, sizeof(double) + sizeof(float) * (2 * row + K + TILE + PARTS));
+    const int row = H * K, most = padded(most_of(L, B, starts));
+    const int of_all = H * ROOM(K) * most;
+    double *time = room(most * (sizeof(double) + sizeof(float) * ((2 * H + 1) * ROOM(K) + TILE + PARTS)));
     if (!time) return 1;
-    float *keys = (float *)(time + most), *values = keys + row * most, *packed = values + row * most;
-    float *forgotten = packed + K * most, *scores = forgotten + TILE * most;
+    float *keys = (float *)(time + most), *values = keys + of_all, *packed = values + of_all;
+    float *forgotten = packed + ROOM(K) * most, *scores = forgotten + TILE * most;
     for (int64_t b = 0; b < B; b++) {
-        const int T = events_of(b, L, B, starts), places = widened(T), of_head = K * places;
+        const int T = events_of(b, L, B, starts), places = padded(T), of_head = ROOM(K) * places;
         memcpy(time, times, sizeof(double) * T);
         for (int h = 0; h < H; h++) {
             gather(K, T, places, 2 * row, key_value + h * K, 1, packed);
@@ -466,14 +486,14 @@ INLINE int forgetting_backward_of(
     const int64_t *starts, const float *slopes, float longest, const float *out, const float *largest, const float *share,
     const float *of_out, float *of_query, float *of_key_value)
 {
-    const int row = H * K, most = widened(most_of(L, B, starts)), of_all = row * most;
-    double *time = calloc(most, sizeof(double) + sizeof(float) * (5 * row + K + TILE + 2 * PARTS));
+    const int row = H * K, most = padded(most_of(L, B, starts)), of_all = H * ROOM(K) * most;
+    double *time = room(most * (sizeof(double) + sizeof(float) * ((5 * H + 1) * ROOM(K) + TILE + 2 * PARTS)));
     if (!time) return 1;
     float *key_rows = (float *)(time + most), *keys = key_rows + of_all, *values = keys + of_all;
     float *of_keys = values + of_all, *of_values = of_keys + of_all, *packed = of_values + of_all;
-    float *forgotten = packed + K * most, *weights = forgotten + TILE * most, *gains = weights + PARTS * most;
+    float *forgotten = packed + ROOM(K) * most, *weights = forgotten + TILE * most, *gains = weights + PARTS * most;
     for (int64_t b = 0; b < B; b++) {
-        const int T = events_of(b, L, B, starts), places = widened(T), of_head = K * places;
+        const int T = events_of(b, L, B, starts), places = padded(T), of_head = ROOM(K) * places;
         memcpy(time, times, sizeof(double) * T);
         memset(of_keys, 0, sizeof(float) * H * of_head);
         memset(of_values, 0, sizeof(float) * H * of_head);
@@ -497,8 +517,8 @@ INLINE int forgetting_backward_of(
             for (int t = 0; t < T; t++) {
                 float *of_key = of_key_value + 2 * t * row + h * K;
                 for (int k = 0; k < K; k++) {
-                    of_key[k] = of_keys[h * of_head + t * K + k] * LN_2;
-                    of_key[row + k] = of_values[h * of_head + t * K + k];
+                    of_key[k] = of_keys[h * of_head + t * ROOM(K) + k] * LN_2;
+                    of_key[row + k] = of_values[h * of_head + t * ROOM(K) + k];
                 }
             }
         }

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from caspr_spark.model import kernels
 
-LANES, WIDEST = 8, 256
+LANES, WIDEST = 16, 256
 
 
 class LayerNorm(nn.LayerNorm):
