@@ -1,6 +1,5 @@
 """The transformer block of encoder and decoder: pre-norm, residual, with masked padding. No statistic of a batch."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -72,8 +71,9 @@ class EncoderBlock(nn.Module):
         """`mask` says which event sees which, as in `Attention`; with a `Forgetting` events are [L, D]."""
         normed_BTD = self.norm(events_BTD)
         attended_BTD = self.attention(normed_BTD, normed_BTD, mask)
-        events_BTD = events_BTD + self.dropout(attended_BTD)
-        return torch.add(events_BTD, self.dropout(self.feed_forward(events_BTD)))
+        events_BTD = self.dropout(attended_BTD, events_BTD)
+        added_BTD: Tensor = self.dropout(self.feed_forward(events_BTD), events_BTD)
+        return added_BTD
 
 
 class DecoderBlock(nn.Module):
@@ -91,10 +91,11 @@ class DecoderBlock(nn.Module):
     def forward(self, events_BTD: Tensor, memory_BUD: Tensor, may_see_BU: Tensor) -> Tensor:
         """Each place sees itself and the places before it, and the memory where `may_see_BU`."""
         normed_BTD = self.norm(events_BTD)
-        events_BTD = events_BTD + self.dropout(self.attention(normed_BTD, normed_BTD, None, is_causal=True))
+        events_BTD = self.dropout(self.attention(normed_BTD, normed_BTD, None, is_causal=True), events_BTD)
         recalled_BTD = self.memory_attention(self.memory_norm(events_BTD), memory_BUD, may_see_BU[:, None, None, :])
-        events_BTD = events_BTD + self.dropout(recalled_BTD)
-        return torch.add(events_BTD, self.dropout(self.feed_forward(events_BTD)))
+        events_BTD = self.dropout(recalled_BTD, events_BTD)
+        added_BTD: Tensor = self.dropout(self.feed_forward(events_BTD), events_BTD)
+        return added_BTD
 
 
 def _feed_forward(width: int, hidden: int, dropout: float) -> nn.Sequential:

@@ -122,7 +122,7 @@ class DecayedPooling(nn.Module):
             windows_21 = torch.stack([constants_R[MONTH], self.longest_days])[:, None]
             fading_BKRT = torch.unflatten(rates_BJT, 1, (num_times, -1))[:, :, [MONTH, EVER]]
             counting_BJT = (fading_BKRT * self.mean_rate * windows_21).flatten(1, 2)
-            logs_BJV = (1 + self.values.sums(batch, counting_BJT)).log()
+            logs_BJV = self.values.log_sums(batch, counting_BJT)
             embedded.append(self.of_values(logs_BJV.view(num_customers, num_times, 2, -1)))
         return torch.cat(embedded, dim=-1)
 

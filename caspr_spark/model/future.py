@@ -12,6 +12,7 @@ Their columns, for each of S sources, N amounts and V values:
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout
+from caspr_spark.model.losses import Asked, head_losses
 from caspr_spark.model.values import Amounts, Sources, Values
 
 HORIZONS = (1 / 13, 2 / 13, 4 / 13, 8 / 13, 1.0)
@@ -28,19 +30,24 @@ MIDDLE = 2
 
 
 class Guesses(NamedTuple):
-    """What is guessed, [B, K, ...] each."""
+    """What is guessed of the horizons, [B, K, ...] each."""
 
     any_BKSH: Tensor
     count_BKSH: Tensor
     log_BKNH: Tensor
     linear_BKNH: Tensor
+
+
+class ValueGuesses(NamedTuple):
+    """What is guessed of the values, [B, K, V] each."""
+
     next_BKV: Tensor
     new_BKV: Tensor
     recent_BKV: Tensor
 
 
 class FutureHeads(nn.Module):
-    """embedding_BKE -> Guesses."""
+    """embedding_BKE -> Guesses and ValueGuesses."""
 
     longest_days: Tensor
     deviation_NH: Tensor
@@ -50,19 +57,35 @@ class FutureHeads(nn.Module):
         num_sources, num_horizons = Sources(layout).size, len(HORIZONS)
         num_amounts, num_values = Amounts(section, layout).size, Values(layout).size
         of_sources, of_amounts = (num_sources, num_horizons), (num_amounts, num_horizons)
-        self.shapes = [of_sources, of_sources, of_amounts, of_amounts, *[(num_values,)] * 3]
+        self.shapes = (of_sources, of_sources, of_amounts, of_amounts)
+        """Of the parts of the guesses of horizons, without B and K."""
         self.sizes = [math.prod(shape) for shape in self.shapes]
-        self.linear = nn.Linear(section.embedding_size, sum(self.sizes))
+        self.values_sizes = [num_values] * len(ValueGuesses._fields)
+        self.linear = nn.Linear(section.embedding_size, sum(self.sizes) + sum(self.values_sizes))
         self.register_buffer("longest_days", torch.tensor(91.0))
         self.register_buffer("deviation_NH", torch.ones(of_amounts))
 
     @torch.no_grad()
-    def fit(self, *, longest_days: float, deviation_NH: Tensor, start: Guesses) -> None:
+    def fit(self, *, longest_days: float, deviation_NH: Tensor, start: tuple[Guesses, ValueGuesses]) -> None:
         """The data's longest horizon and units; `start`, without B and K, is what is guessed of everybody at first."""
         self.longest_days.fill_(longest_days)
         self.deviation_NH.copy_(deviation_NH)
-        self.linear.bias.copy_(torch.cat([part.flatten() for part in start]))
+        self.linear.bias.copy_(torch.cat([part.flatten() for parts in start for part in parts]))
 
-    def forward(self, embedding_BKE: Tensor) -> Guesses:
-        guessed = self.linear(embedding_BKE).split(self.sizes, dim=-1)
-        return Guesses(*(part.unflatten(-1, shape) for part, shape in zip(guessed, self.shapes, strict=True)))
+    def forward(self, embedding_BKE: Tensor) -> tuple[Guesses, ValueGuesses]:
+        sizes = [sum(self.sizes), *self.values_sizes]
+        guesses_BKF, *of_values = torch.split(self.linear(embedding_BKE), sizes, dim=-1)
+        return self._guesses(guesses_BKF), ValueGuesses(*of_values)
+
+    def with_losses(self, embedding_BKE: Tensor, asked: Sequence[Asked]) -> tuple[Guesses, Tensor]:
+        """The guesses of the horizons, and losses_3V: of each of the values' guesses as `head_losses` has it.
+
+        `asked`: what came true of each, in the order of `ValueGuesses`; R is B * K.
+        """
+        guesses_RF, losses_W = head_losses(self.linear, embedding_BKE.flatten(0, 1), asked)
+        guesses_BKF = torch.unflatten(guesses_RF, 0, embedding_BKE.shape[:2])
+        return self._guesses(guesses_BKF), losses_W.view(len(asked), -1)
+
+    def _guesses(self, guesses_BKF: Tensor) -> Guesses:
+        parts = zip(torch.split(guesses_BKF, self.sizes, dim=-1), self.shapes, strict=True)
+        return Guesses(*(torch.unflatten(part, -1, shape) for part, shape in parts))

@@ -551,11 +551,13 @@ int forgetting_backward(
 
 /* The binary cross entropy of a logit x, log(1 + exp(x)) - x where it is so, summed over the rows that count.
 
-   logits       [R, V], `row` floats from one row to the next
-   is_so        [R, V] bytes, 0 or 1
-   counts       [R, V] bytes, 0 or 1
+   logits       [R, V] without the bias; if `is_learned`, the gradient of the sum by each logit takes their place
+   bias         [V]
+   is_so        [R, V] bytes, 0 or 1, `row` bytes from one row to the next
+   is_used      [R] bytes: 0 where the whole row does not count
+   is_left_out  [R, V] bytes, `row` bytes from one to the next: not 0 where a value does not count; NULL: all do
    losses       [V], what is added to
-   gradient     [R, V]: of the sum by each logit; NULL: not wanted */
+   of_bias      [V], the gradient of the sum by the bias, what is added to */
 
 /* log(1 + x) of 0 <= x <= 1, as 2 atanh(x / (2 + x)) */
 INLINE floats log1p_of(floats x) {
@@ -575,39 +577,54 @@ INLINE void losses_of(floats logit, ints is_so, ints counts, floats *losses, flo
     floats small = exp2_of(-LOG2_E * larger(logit, -logit)), so = __builtin_convertvector(is_so, floats);
     floats likely = one / (one + small);
     floats loss = (larger(logit, zero) - logit * so) + log1p_of(small);
-    *losses += where(counts != 0, loss, zero);
-    *gradient = where(counts != 0, where(logit < 0.0f, small * likely, likely) - so, zero);
+    *losses += where(counts, loss, zero);
+    *gradient = where(counts, where(logit < 0.0f, small * likely, likely) - so, zero);
 }
 
-int value_losses(
-    int64_t R, int64_t V, int64_t row, const float *logits, const uint8_t *is_so, const uint8_t *counts,
-    float *losses, float *gradient)
+INLINE void value_losses_of(
+    const int is_learned, int64_t R, int64_t V, float *logits, const float *bias, int64_t row, const uint8_t *is_so,
+    const uint8_t *is_used, const uint8_t *is_left_out, float *losses, float *of_bias)
 {
     const int64_t whole = V / LANES * LANES, rest = V - whole;
-    for (int64_t r = 0; r < R; r++) {
-        const float *logit = logits + r * row;
-        const uint8_t *so = is_so + r * V, *count = counts + r * V;
-        floats of_logit;
+    for (int64_t r = 0; r < R; r++, logits += V, is_so += row) {
+        const uint8_t *left_out = is_left_out ? is_left_out + r * row : NULL;
+        floats gradient;
+        if (!is_used[r]) {
+            if (is_learned) memset(logits, 0, sizeof(float) * V);
+            continue;
+        }
         for (int64_t v = 0; v < whole; v += LANES) {
-            ints counted = __builtin_convertvector(*(const bytes *)(count + v), ints);
-            losses_of(*(const floats *)(logit + v), __builtin_convertvector(*(const bytes *)(so + v), ints), counted,
-                (floats *)(losses + v), gradient ? (floats *)(gradient + r * V + v) : &of_logit);
+            ints so = __builtin_convertvector(*(const bytes *)(is_so + v), ints), counts = (ints)all(0) == 0;
+            if (left_out) counts = __builtin_convertvector(*(const bytes *)(left_out + v), ints) == 0;
+            losses_of(*(floats *)(logits + v) + *(const floats *)(bias + v), so, counts, (floats *)(losses + v), &gradient);
+            if (is_learned) {
+                *(floats *)(logits + v) = gradient;
+                *(floats *)(of_bias + v) += gradient;
+            }
         }
         if (rest) {
-            floats last = all(0), sum = all(0);
-            ints last_so = (ints)all(0), counted = (ints)all(0);
+            floats last = all(0), loss = all(0);
+            ints so = (ints)all(0), counts = (ints)all(0);
             for (int i = 0; i < rest; i++) {
-                last[i] = logit[whole + i];
-                last_so[i] = so[whole + i];
-                counted[i] = count[whole + i];
+                last[i] = logits[whole + i] + bias[whole + i];
+                so[i] = is_so[whole + i];
+                counts[i] = left_out && left_out[whole + i] ? 0 : -1;
             }
-            losses_of(last, last_so, counted, &sum, &of_logit);
+            losses_of(last, so, counts, &loss, &gradient);
             for (int i = 0; i < rest; i++) {
-                losses[whole + i] += sum[i];
-                if (gradient) gradient[r * V + whole + i] = of_logit[i];
+                losses[whole + i] += loss[i];
+                if (is_learned) of_bias[whole + i] += logits[whole + i] = gradient[i];
             }
         }
     }
+}
+
+int value_losses(
+    int64_t R, int64_t V, float *logits, const float *bias, int64_t row, const uint8_t *is_so, const uint8_t *is_used,
+    const uint8_t *is_left_out, float *losses, float *of_bias, int64_t is_learned)
+{
+    if (is_learned) value_losses_of(1, R, V, logits, bias, row, is_so, is_used, is_left_out, losses, of_bias);
+    else value_losses_of(0, R, V, logits, bias, row, is_so, is_used, is_left_out, losses, of_bias);
     return 0;
 }
 
@@ -662,16 +679,40 @@ int norm_backward(
     return 0;
 }
 
-/* N numbers, times `scale` where their 16 random bits, read as an integer with a sign, are `least` or more, else 0. */
-int dropped(int64_t N, const float *values, const int16_t *bits, int64_t least, float scale, float *out)
+typedef uint64_t longs __attribute__((vector_size(4 * LANES), aligned(8), may_alias));
+
+static const uint64_t GOLDEN = 0x9E3779B97F4A7C15;
+
+INLINE longs splitmix64(longs state)
 {
-    const int64_t whole = N / LANES * LANES;
+    longs mixed = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9;
+    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB;
+    return mixed ^ (mixed >> 31);
+}
+
+/* N numbers, each times `scale` where 16 random bits of its own, read as an integer with a sign, are `least` or more,
+   else 0; and `onto` added to it, unless that is NULL. The bits are those of the numbers that the generator splitmix64
+   gives one after the other from the state `key` on. */
+int dropped(int64_t N, const float *values, const float *onto, int64_t key, int64_t least, float scale, float *out)
+{
+    enum { DRAWN = LANES / 2 };
     const ints smallest = __builtin_convertvector(all((float)least), ints);
-    for (int64_t n = 0; n < whole; n += LANES) {
-        ints drawn = __builtin_convertvector(*(const shorts *)(bits + n), ints);
-        *(floats *)(out + n) = where(drawn >= smallest, *(const floats *)(values + n) * scale, all(0));
+    int16_t bits[2 * LANES] __attribute__((aligned(64)));
+    longs state;
+    for (int i = 0; i < DRAWN; i++) state[i] = (uint64_t)key + (i + 1) * GOLDEN;
+    for (int64_t n = 0; n < N; n += 2 * LANES, state += DRAWN * GOLDEN) {
+        *(longs *)bits = splitmix64(state);
+        if (N - n < 2 * LANES) {
+            for (int i = 0; i < N - n; i++) out[n + i] = (bits[i] >= least ? values[n + i] * scale : 0) + (onto ? onto[n + i] : 0);
+            break;
+        }
+        for (int i = 0; i < 2 * LANES; i += LANES) {
+            ints drawn = __builtin_convertvector(*(const shorts *)(bits + i), ints);
+            floats kept = where(drawn >= smallest, *(const floats *)(values + n + i) * scale, all(0));
+            if (onto) kept += *(const floats *)(onto + n + i);
+            *(floats *)(out + n + i) = kept;
+        }
     }
-    for (int64_t n = whole; n < N; n++) out[n] = bits[n] >= least ? values[n] * scale : 0;
     return 0;
 }
 
@@ -697,21 +738,54 @@ int softplus(int64_t N, const float *values, float *out, float *slopes)
     return 0;
 }
 
-/* For each value the summed weights of the events that hold it.
+/* log(1 + x), where x is for each value the summed weights of the events that hold it.
 
    ids            [B, T, X] int64: id i of column x has place starts[x] + i, but none where i is 0, or sizes[x] or more
-   weights        [B, T, J]
-   sums           [B, V, J], what is added to */
-int value_sums(
+   weights        [B, T, J], none below 0
+   logs           [B, J, V] */
+int log_value_sums(
     int64_t B, int64_t T, int64_t X, int64_t J, int64_t V, const int64_t *ids, const int64_t *starts, const int64_t *sizes,
-    const float *weights, float *sums)
+    const float *weights, float *logs)
 {
-    for (int64_t b = 0; b < B; b++, sums += V * J) {
+    const int64_t places = padded(V);
+    float *sums = room(sizeof(float) * (V * J + places)), *of_one = sums + V * J;
+    if (!sums) return 1;
+    for (int64_t b = 0; b < B; b++) {
+        if (b) memset(sums, 0, sizeof(float) * V * J);
         for (int64_t t = 0; t < T; t++, weights += J, ids += X) {
             for (int64_t x = 0; x < X; x++) {
                 if (ids[x] <= 0 || ids[x] >= sizes[x]) continue;
                 float *sum = sums + (starts[x] + ids[x]) * J;
                 for (int64_t j = 0; j < J; j++) sum[j] += weights[j];
+            }
+        }
+        for (int64_t j = 0; j < J; j++, logs += V) {
+            for (int64_t v = 0; v < V; v++) of_one[v] = sums[v * J + j];
+            for (int64_t v = 0; v < places; v += LANES) *(floats *)(of_one + v) = log2_1p_of(*(floats *)(of_one + v)) * LN_2;
+            memcpy(logs, of_one, sizeof(float) * V);
+        }
+    }
+    free(sums);
+    return 0;
+}
+
+/* Whether an event that is asked for holds a value.
+
+   ids, starts, sizes     as above
+   asked                  [B, J, T] bytes: 0 where the event is not asked for
+   held                   [B, J, V] bytes; 1 where the value is held, what is already there elsewhere */
+int values_held(
+    int64_t B, int64_t T, int64_t X, int64_t J, int64_t V, const int64_t *ids, const int64_t *starts, const int64_t *sizes,
+    const uint8_t *asked, uint8_t *held)
+{
+    for (int64_t b = 0; b < B; b++, ids += T * X) {
+        for (int64_t j = 0; j < J; j++, asked += T, held += V) {
+            for (int64_t t = 0; t < T; t++) {
+                if (!asked[t]) continue;
+                for (int64_t x = 0; x < X; x++) {
+                    int64_t id = ids[t * X + x];
+                    if (id > 0 && id < sizes[x]) held[starts[x] + id] = 1;
+                }
             }
         }
     }

@@ -1,9 +1,11 @@
 """The cross entropies of very many values, which torch goes over a dozen times, forward and backward.
 
-On a CPU `kernels.c` goes over them once for the losses and once for the gradient, while a cache holds them.
+On a CPU some values at a time are computed while a cache holds them, from the layer that guesses them to the gradient
+of its output, and `kernels.c` goes over them once.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +15,40 @@ from torch.nn import functional
 from caspr_spark.model import kernels
 from schemas.vocabulary import PADDING_ID
 
-CACHED_LOGITS = 2**18
-"""1 MiB."""
+CACHED_LOGITS = 2**17
+"""Half a MiB."""
+LEAST_VALUES = 128
+"""That are computed at once: a product with fewer takes longer for each."""
 
 
-def value_losses(logits_RV: Tensor, is_so_RV: Tensor, counts_RV: Tensor) -> Tensor:
-    """losses_V: binary cross entropy, of values that any number of may be so, summed over the rows where each counts.
+class Asked(NamedTuple):
+    """What is guessed of V values, any number of which may be so, in R rows."""
 
-    `is_so_RV` and `counts_RV` are of booleans.
+    is_so_RV: Tensor
+    is_used_R: Tensor
+    """Whether the row counts."""
+    left_out_RV: Tensor | None = None
+    """Values that do not count although their row does; None: no value."""
+
+
+def head_losses(head: nn.Linear, read_RX: Tensor, asked: Sequence[Asked]) -> tuple[Tensor, Tensor]:
+    """(guesses_RF, losses_W) of what `head` makes of `read_RX`.
+
+    Its last W outputs are log odds: what is asked, one behind the other. `losses_W`: their binary cross entropies,
+    summed over the rows that count. `guesses_RF`: its first outputs, as they are.
     """
-    if _can_be_compiled(logits_RV):
-        losses_V: Tensor = _ValueLosses.apply(logits_RV, is_so_RV, counts_RV)  # type: ignore[no-untyped-call]
-        return losses_V
-    losses_RV = functional.binary_cross_entropy_with_logits(logits_RV, is_so_RV.float(), reduction="none")
-    return (losses_RV * counts_RV).sum(dim=0)
+    if _can_be_compiled(read_RX):
+        given = (head.weight, head.bias, read_RX, list(asked), torch.is_grad_enabled())
+        guesses_RF, losses_W = _HeadLosses.apply(*given)  # type: ignore[no-untyped-call]
+        return guesses_RF, losses_W
+    sizes = [one.is_so_RV.shape[1] for one in asked]
+    guesses_RF, *logits = head(read_RX).split([head.out_features - sum(sizes), *sizes], dim=1)
+    losses = []
+    for logits_RV, one in zip(logits, asked, strict=True):
+        losses_RV = functional.binary_cross_entropy_with_logits(logits_RV, one.is_so_RV.float(), reduction="none")
+        counts_RV = one.is_used_R[:, None] if one.left_out_RV is None else one.is_used_R[:, None] & ~one.left_out_RV
+        losses.append((losses_RV * counts_RV).sum(dim=0))
+    return guesses_RF, torch.cat(losses)
 
 
 def class_loss(head: nn.Linear, read_MX: Tensor, ids_M: Tensor) -> Tensor:
@@ -41,23 +63,53 @@ def _can_be_compiled(given: Tensor) -> bool:
     return kernels.can_take(given) and not torch.is_autocast_enabled("cpu")
 
 
-class _ValueLosses(torch.autograd.Function):
+class _HeadLosses(torch.autograd.Function):
+    """Of the gradient what does not depend on the losses' own is made at once, with the losses."""
+
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, is_so: Tensor, counts: Tensor) -> Tensor:
-        logits = logits if logits.stride(1) == 1 else logits.contiguous()
-        losses, gradient = logits.new_zeros(logits.shape[1]), None
-        if ctx.needs_input_grad[0]:
-            gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
-            ctx.save_for_backward(gradient)
-        sizes = (*logits.shape, logits.stride(0))
-        kernels.call("value_losses", *sizes, logits, is_so.contiguous(), counts.contiguous(), losses, gradient)
-        return losses
+    def forward(
+        ctx: Any, weight: Tensor, bias: Tensor, read: Tensor, asked: list[Asked], is_learned: bool
+    ) -> tuple[Tensor, Tensor]:
+        num_losses, read = sum(one.is_so_RV.shape[1] for one in asked), read.contiguous()
+        num_guesses = len(weight) - num_losses
+        guesses = torch.addmm(bias[:num_guesses], read, weight[:num_guesses].t())
+        losses, of_bias = read.new_zeros(2, num_losses)
+        at_once, start = max(LEAST_VALUES, CACHED_LOGITS // max(1, len(read))), 0
+        ctx.blocks, gradients = [], []
+        for one in asked:
+            is_so, is_used = one.is_so_RV.contiguous(), one.is_used_R.contiguous()
+            left_out = None if one.left_out_RV is None else one.left_out_RV.contiguous()
+            num_values = is_so.shape[1]
+            for first in range(0, num_values, at_once):
+                some = slice(first, min(num_values, first + at_once))
+                block = slice(start + some.start, start + some.stop)
+                of_head = slice(num_guesses + block.start, num_guesses + block.stop)
+                logits = read @ weight[of_head].t()
+                of_values = (is_so[:, some], is_used, None if left_out is None else left_out[:, some])
+                found = (losses[block], of_bias[block], is_learned)
+                kernels.call("value_losses", *logits.shape, logits, bias[of_head], num_values, *of_values, *found)
+                if is_learned:
+                    ctx.blocks.append((block, of_head))
+                    gradients.append(logits)
+            start += num_values
+        ctx.num_guesses = num_guesses
+        ctx.save_for_backward(weight, read, of_bias, *gradients)
+        return guesses, losses
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0], None, None
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        weight, read, of_bias_losses, *of_logits = ctx.saved_tensors
+        of_guesses, of_losses = gradients
+        of_weight, guessed = torch.empty_like(weight), slice(ctx.num_guesses)
+        torch.mm(of_guesses.t(), read, out=of_weight[guessed])
+        of_bias = torch.cat([of_guesses.sum(dim=0), of_bias_losses * of_losses])
+        of_read = of_guesses @ weight[guessed]
+        for (block, of_head), gradient in zip(ctx.blocks, of_logits, strict=True):
+            weighted = gradient * of_losses[block]
+            of_read.addmm_(weighted, weight[of_head])
+            torch.mm(weighted.t(), read, out=of_weight[of_head])
+        return of_weight, of_bias, of_read, None, None
 
 
 class _ClassLoss(torch.autograd.Function):

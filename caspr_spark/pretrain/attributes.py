@@ -11,7 +11,7 @@ from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.decoder import Heads
 from caspr_spark.model.features import Scale, set_slices
-from caspr_spark.model.losses import class_loss, value_losses
+from caspr_spark.model.losses import Asked, class_loss, head_losses
 from caspr_spark.model.wide import WideHead, is_wide
 from caspr_spark.pretrain.objectives import SMALLEST_CONSTANT_LOSS
 from caspr_spark.pretrain.ranks import Ranks
@@ -88,7 +88,8 @@ class AttributeLosses:
             if isinstance(head, WideHead):
                 losses.append(head.binary_cross_entropy(read_MX, ids_MS))
             else:
-                losses.append(_set_loss(head(read_MX), ids_MS))
+                assert isinstance(head, nn.Linear)
+                losses.append(_set_loss(head, read_MX, ids_MS))
         if heads.numerical is not None:
             scaled_MN, is_present_MN = scale(batch.numerical_BTN[places])
             squared_MN = (heads.numerical(read_MX) - scaled_MN).square()
@@ -117,8 +118,9 @@ def fit_wide_heads(
             head.fit(counts_V)
 
 
-def _set_loss(logits_MV: Tensor, ids_MS: Tensor) -> Tensor:
+def _set_loss(head: nn.Linear, read_MX: Tensor, ids_MS: Tensor) -> Tensor:
     """Binary cross-entropy, summed over the values of the set, for events whose set is not empty."""
-    is_in_MV = torch.zeros_like(logits_MV, dtype=torch.bool).scatter_(1, ids_MS, True)
-    is_present_M1 = (ids_MS != PADDING_ID).any(dim=-1, keepdim=True)
-    return value_losses(logits_MV, is_in_MV, is_present_M1.expand_as(is_in_MV))[PADDING_ID + 1 :].sum()
+    is_in_MV = torch.zeros(len(ids_MS), head.out_features, dtype=torch.bool, device=ids_MS.device)
+    is_in_MV.scatter_(1, ids_MS, True)
+    is_present_M = (ids_MS != PADDING_ID).any(dim=-1)
+    return head_losses(head, read_MX, [Asked(is_in_MV, is_present_M)])[1][PADDING_ID + 1 :].sum()

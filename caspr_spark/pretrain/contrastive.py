@@ -17,8 +17,9 @@ from torch.nn import functional
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.features import signed_log
 from caspr_spark.model.network import Network
+from caspr_spark.model.splitmix import splitmix64
 from caspr_spark.pretrain.attributes import Terms
-from caspr_spark.pretrain.objectives import SLICES, hash_of, splitmix64, uniform
+from caspr_spark.pretrain.objectives import SLICES, hash_of, uniform
 from schemas.vocabulary import PADDING_ID
 
 SHORTEST_SLICE = 4

@@ -21,11 +21,12 @@ from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.causal import CausalEncoder
 from caspr_spark.model.features import MICROSECONDS_A_DAY, Scale, signed_log
-from caspr_spark.model.future import HORIZONS, MIDDLE, Guesses
-from caspr_spark.model.losses import value_losses
+from caspr_spark.model.future import HORIZONS, MIDDLE, FutureHeads, Guesses, ValueGuesses
+from caspr_spark.model.losses import Asked
 from caspr_spark.model.network import Network
+from caspr_spark.model.splitmix import splitmix64
 from caspr_spark.model.values import Amounts, Sources, Values
-from caspr_spark.pretrain.objectives import AS_OF_TIMES, SMALLEST_CONSTANT_LOSS, hash_of, splitmix64, uniform
+from caspr_spark.pretrain.objectives import AS_OF_TIMES, SMALLEST_CONSTANT_LOSS, hash_of, uniform
 from caspr_spark.pretrain.ranks import Ranks
 from caspr_spark.pretrain.units import FIT_CHUNKS, FIT_EPOCH, Units
 
@@ -59,8 +60,8 @@ class Future(NamedTuple):
     """Whether the value occurs within the middle horizon."""
     was_recent_BKV: Tensor
     """Whether it occurred within as long before."""
-    is_new_BKV: Tensor
-    """Whether the customer never had it before."""
+    is_old_BKV: Tensor
+    """Whether the customer had it before; also at places that are no value."""
 
 
 class DenseFuture:
@@ -114,7 +115,7 @@ class DenseFuture:
             )
         start = self._first_guesses(chunks, ranks)
         network.future.fit(longest_days=longest, deviation_NH=self.deviation_NH, start=start)
-        self._measure_constants(start, chunks, ranks)
+        self._measure_constants(network.future, chunks, ranks)
 
     def draw(self, batch: Batch, *, epoch: int) -> Times:
         hash_B = hash_of(AS_OF_TIMES, self.seed, epoch, batch.customer_key_B)
@@ -135,8 +136,7 @@ class DenseFuture:
             return torch.zeros(self.size, device=batch.device)
         assert isinstance(network.encoder, CausalEncoder)
         assert network.future is not None
-        guesses: Guesses = network.future(network.encoder.at(batch, drawn.as_of_BK))
-        return self._losses(guesses, self.future(batch, drawn), drawn)
+        return self._losses(network.future, network.encoder.at(batch, drawn.as_of_BK), self.future(batch, drawn), drawn)
 
     def weights(self, counts_A: Tensor) -> Tensor:
         return torch.where(counts_A > 0, self._of_loss(counts_A) / (counts_A.clamp(min=1) * self.constant_A), 0.0)
@@ -169,18 +169,24 @@ class DenseFuture:
 
         before_BKT = (after_BKT < 0) & batch.is_real_BT[:, None]
         is_recent_BKT = before_BKT & (after_BKT >= -horizons_us_H[MIDDLE])
-        asked_BJT = torch.cat([is_within_BKHT[:, :, MIDDLE], is_recent_BKT, before_BKT], dim=1).float()
-        has_next_BKV, was_recent_BKV, was_ever_BKV = self.values.sums(batch, asked_BJT).gt(0).chunk(3, dim=1)
+        is_old_BKV = self.values.held(batch, before_BKT)
+        is_old_BKV[:, :, ~self.values.is_value_V.to(batch.device)] = True
         return Future(
             summed(self.sources.one_hot(batch)),
             summed(self.scale.to(batch.device).cut(batch.numerical_BTN)[..., self.amounts.positions]),
-            has_next_BKV,
-            was_recent_BKV,
-            ~was_ever_BKV & self.values.is_value_V.to(batch.device),
+            self.values.held(batch, is_within_BKHT[:, :, MIDDLE]),
+            self.values.held(batch, is_recent_BKT),
+            is_old_BKV,
         )
 
-    def _losses(self, guesses: Guesses, future: Future, drawn: Times) -> Tensor:
+    def _losses(self, heads: FutureHeads, embedding_BKE: Tensor, future: Future, drawn: Times) -> Tensor:
         """float32 [A]: summed over customers and times."""
+        next_RV, recent_RV, old_RV = (
+            part.flatten(0, 1) for part in (future.has_next_BKV, future.was_recent_BKV, future.is_old_BKV)
+        )
+        used_R = drawn.is_used_BK.flatten()
+        asked = [Asked(next_RV, used_R), Asked(next_RV, used_R, old_RV), Asked(recent_RV, used_R)]
+        guesses, losses_3V = heads.with_losses(embedding_BKE, asked)
         known_BK1H = drawn.is_known_BKH[:, :, None].float()
         happens_BKSH, counts_BKSH = (future.counts_BKSH > 0).float(), future.counts_BKSH.log1p()
         scaled_BKNH = future.amounts_BKNH / self.deviation_NH.to(future.amounts_BKNH.device)
@@ -191,26 +197,19 @@ class DenseFuture:
             2 * functional.huber_loss(guesses.linear_BKNH, scaled_BKNH, reduction="none"),
         ]
         sums = [(losses * known_BK1H).sum(dim=(0, 1)).flatten() for losses in of_horizons]
-        used_BKV = drawn.is_used_BK[:, :, None].expand_as(future.has_next_BKV)
-        of_values = (
-            (guesses.next_BKV, future.has_next_BKV, used_BKV),
-            (guesses.new_BKV, future.has_next_BKV, used_BKV & future.is_new_BKV),
-            (guesses.recent_BKV, future.was_recent_BKV, used_BKV),
-        )
-        losses_3V = torch.stack([value_losses(*(part_BKV.flatten(0, 1) for part_BKV in parts)) for parts in of_values])
-        of_attributes = losses_3V.new_zeros(len(of_values), len(self.values.sizes))
+        of_attributes = losses_3V.new_zeros(len(asked), len(self.values.sizes))
         attribute_V = self.values.attribute_V.to(losses_3V.device)
         sums.append(of_attributes.index_add(1, attribute_V, losses_3V).flatten())
         return torch.cat(sums)
 
-    def _first_guesses(self, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> Guesses:
+    def _first_guesses(self, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> tuple[Guesses, ValueGuesses]:
         """The training data's means, as the heads write them; sets the deviations of the sums on the way."""
         total: list[Tensor] = []
         for batch in islice(chunks(), FIT_CHUNKS):
             drawn = self.draw(batch, epoch=FIT_EPOCH)
             future = self.future(batch, drawn)
             known_BK1H, used_BK1 = drawn.is_known_BKH[:, :, None].double(), drawn.is_used_BK[:, :, None].double()
-            new_BKV = used_BK1 * future.is_new_BKV
+            new_BKV = used_BK1 * ~future.is_old_BKV
             amounts_BKNH = future.amounts_BKNH.double()
             of_chunk = [
                 known_BK1H.sum(dim=(0, 1, 2)),
@@ -233,23 +232,23 @@ class DenseFuture:
         mean_NH = linear_NH / known_H
         deviation_NH = (square_NH / known_H - mean_NH.square()).clamp(min=0).sqrt()
         self.deviation_NH = torch.where(deviation_NH > 0, deviation_NH, 1.0).float()
-        return Guesses(
+        of_horizons = Guesses(
             _log_odds(any_SH / known_H),
             (count_SH / known_H).float(),
             (log_NH / known_H).float(),
             mean_NH.float() / self.deviation_NH,
-            _log_odds(next_V / used),
-            _log_odds(has_new_V / new_V),
-            _log_odds(recent_V / used),
         )
+        of_values = (_log_odds(next_V / used), _log_odds(has_new_V / new_V), _log_odds(recent_V / used))
+        return of_horizons, ValueGuesses(*of_values)
 
-    def _measure_constants(self, start: Guesses, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> None:
+    @torch.no_grad()
+    def _measure_constants(self, heads: FutureHeads, chunks: Callable[[], Iterator[Batch]], ranks: Ranks) -> None:
+        """`heads` guess the same of everybody of whom they read nothing: what they were told to guess at first."""
         sums_A, counts_A = torch.zeros(self.size, dtype=torch.float64), torch.zeros(self.size, dtype=torch.float64)
         for batch in islice(chunks(), FIT_CHUNKS):
             drawn = self.draw(batch, epoch=FIT_EPOCH)
-            everybody = (*drawn.as_of_BK.shape,)
-            guesses = Guesses(*(part.expand(*everybody, *part.shape) for part in start))
-            sums_A += self._losses(guesses, self.future(batch, drawn), drawn).double()
+            nothing_BKE = torch.zeros(*drawn.as_of_BK.shape, heads.linear.in_features, device=batch.device)
+            sums_A += self._losses(heads, nothing_BKE, self.future(batch, drawn), drawn).double()
             counts_A += self.counts(batch, drawn)
         ranks.sum_(sums_A)
         ranks.sum_(counts_A)

@@ -8,8 +8,9 @@ from torch import Tensor
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.network import Network
+from caspr_spark.model.splitmix import splitmix64
 from caspr_spark.pretrain.attributes import AttributeLosses
-from caspr_spark.pretrain.objectives import MASKING, MEMORY, hash_of, splitmix64, uniform
+from caspr_spark.pretrain.objectives import MASKING, MEMORY, hash_of, uniform
 
 
 def masked_events(batch: Batch, *, seed: int, epoch: int, mask_share: float) -> Tensor:

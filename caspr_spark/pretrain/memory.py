@@ -53,7 +53,7 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
     if model.objectives.next_event:
         guessed += customers * job.pretrain.as_of_times * num_values
     if network.future is not None:
-        guessed += customers * job.pretrain.as_of_times * sum(network.future.sizes)
+        guessed += customers * job.pretrain.as_of_times * network.future.linear.out_features
     of_chunk = 4 * (events * model.width * NUMBERS_A_LAYER * num_layers + 2 * attended + LOGITS * round(guessed))
     return {
         "weights, their gradients and moments": 4 * (num_weights * COPIES + num_dense + ROWS * of_rows),

@@ -18,8 +18,9 @@ from caspr_spark.model.batch import Batch
 from caspr_spark.model.causal import CausalEncoder
 from caspr_spark.model.features import MICROSECONDS_A_DAY
 from caspr_spark.model.network import Network
+from caspr_spark.model.splitmix import splitmix64
 from caspr_spark.pretrain.attributes import AttributeLosses, Terms
-from caspr_spark.pretrain.objectives import NEXT_EVENTS, SMALLEST_CONSTANT_LOSS, hash_of, splitmix64, uniform
+from caspr_spark.pretrain.objectives import NEXT_EVENTS, SMALLEST_CONSTANT_LOSS, hash_of, uniform
 from caspr_spark.pretrain.ranks import Ranks
 from caspr_spark.pretrain.units import FIT_CHUNKS, FIT_EPOCH
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caspr_spark.model.batch import Batch
+from caspr_spark.model.splitmix import signed, splitmix64
 
-GOLDEN = 0x9E3779B97F4A7C15
 MASKING, MEMORY, AS_OF_TIMES, SLICES, NEXT_EVENTS, FOLDS = 1, 2, 3, 4, 5, 6
 """What a hash is drawn for."""
 SMALLEST_CONSTANT_LOSS = 1e-3
@@ -46,23 +46,6 @@ class Objective(Protocol):
         """What the user is told: part of the objective -> loss / constant loss."""
 
 
-def _signed(number: int) -> int:
-    """An unsigned 64-bit number as torch's int64 holds it."""
-    return (number & (2**64 - 1)) - (2**64 if number & 2**63 else 0)
-
-
-def splitmix64(state: Tensor) -> Tensor:
-    """The splitmix64 generator's output for an int64 state, with the wrapping multiplication of 64-bit integers."""
-
-    def shifted(bits: Tensor, by: int) -> Tensor:
-        return (bits >> by) & ((1 << (64 - by)) - 1)  # torch shifts the sign in
-
-    mixed = state + _signed(GOLDEN)
-    mixed = (mixed ^ shifted(mixed, 30)) * _signed(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ shifted(mixed, 27)) * _signed(0x94D049BB133111EB)
-    return mixed ^ shifted(mixed, 31)
-
-
 def hash_of(purpose: int, seed: int, epoch: int, customer_key_B: Tensor) -> Tensor:
     """int64 [B], as good as random, the same wherever and whenever it is computed."""
     return splitmix64(customer_key_B ^ _of_all(purpose, seed, epoch))
@@ -72,7 +55,7 @@ def hash_of(purpose: int, seed: int, epoch: int, customer_key_B: Tensor) -> Tens
 def _of_all(purpose: int, seed: int, epoch: int) -> int:
     """What a hash starts with for all customers."""
     mixed = splitmix64(torch.tensor(purpose))
-    for part in (_signed(seed), epoch):
+    for part in (signed(seed), epoch):
         mixed = splitmix64(mixed ^ part)
     return int(mixed)
 

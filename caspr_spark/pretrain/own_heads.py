@@ -128,7 +128,7 @@ def _guesses(
     cut = batch_of(cut_rows, manifest.layout, end_us - horizon_us)
     with torch.inference_mode():
         embedding_B1E = network.encoder(cut).embedding_BE[:, None]
-        log_odds_BS = network.future(embedding_B1E).any_BKSH[:, 0, :, horizon]
+        log_odds_BS = network.future(embedding_B1E)[0].any_BKSH[:, 0, :, horizon]
         return torch.sigmoid(log_odds_BS).double().numpy(), came_BS
 
 

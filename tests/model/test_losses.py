@@ -6,27 +6,48 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caspr_spark.model import kernels, losses
-from caspr_spark.model.losses import class_loss, value_losses
+from caspr_spark.model.losses import Asked, class_loss, head_losses
 
 WIDTH = 8
+NUM_GUESSES = 5
 
 
-def parts(num_rows: int, num_values: int, *, times: float = 4.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits that are a part of larger rows, what is so, and what counts."""
+def head_of(num_outputs: int, *, times: float = 4.0) -> nn.Linear:
     torch.manual_seed(1)
-    logits = (torch.randn(num_rows, 3 * num_values) * times).requires_grad_()
-    is_so, counts = torch.rand(2, num_rows, num_values) < torch.tensor([0.2, 0.7])[:, None, None]
-    return logits, is_so, counts
+    head = nn.Linear(WIDTH, num_outputs)
+    nn.init.normal_(head.weight, std=times)
+    return head
 
 
-def check_same(logits: Tensor, is_so: Tensor, counts: Tensor, view: Tensor) -> None:
-    of_all = functional.binary_cross_entropy_with_logits(view, is_so.float(), reduction="none")
-    theirs = (of_all * counts).sum(dim=0)
-    ours = value_losses(view, is_so, counts)
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-    weights = torch.rand(len(theirs), generator=torch.Generator().manual_seed(2))
-    gradients = [torch.autograd.grad((found * weights).sum(), logits)[0] for found in (ours, theirs)]
-    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+def asked_of(num_rows: int, num_values: int) -> list[Asked]:
+    """Two guesses: of the first all values count, of the second some are left out; rows of both do not count."""
+    is_so, is_left_out = torch.rand(2, num_rows, num_values) < torch.tensor([0.2, 0.3])[:, None, None]
+    return [Asked(is_so, torch.rand(num_rows) < 0.8), Asked(~is_so, torch.rand(num_rows) < 0.5, is_left_out)]
+
+
+def plain_losses(head: nn.Linear, read_RX: Tensor, asked: list[Asked]) -> tuple[Tensor, Tensor]:
+    outputs, losses, start = head(read_RX), [], NUM_GUESSES
+    for is_so_RV, is_used_R, left_out_RV in asked:
+        logits_RV = outputs[:, start : start + is_so_RV.shape[1]]
+        start += is_so_RV.shape[1]
+        losses_RV = functional.binary_cross_entropy_with_logits(logits_RV, is_so_RV.float(), reduction="none")
+        counts_RV = is_used_R[:, None].expand_as(is_so_RV)
+        losses.append((losses_RV * (counts_RV if left_out_RV is None else counts_RV & ~left_out_RV)).sum(dim=0))
+    return outputs[:, :NUM_GUESSES], torch.cat(losses)
+
+
+def check_same(head: nn.Linear, read_RX: Tensor, asked: list[Asked]) -> None:
+    found = [function(head, read_RX, asked) for function in (head_losses, plain_losses)]
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+    torch.manual_seed(2)
+    weights = [torch.rand_like(part) for part in found[0]]
+    gradients = []
+    for parts in found:
+        loss = torch.stack([(part * weight).sum() for part, weight in zip(parts, weights, strict=True)]).sum()
+        for _ in range(2):  # what is kept for the gradient is not used up
+            gradients.append(torch.autograd.grad(loss, [read_RX, head.weight, head.bias], retain_graph=True))
+    for ours in gradients[:2]:
+        torch.testing.assert_close(ours, gradients[2], rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(params=[True, False], ids=["compiled", "torch"])
@@ -36,53 +57,63 @@ def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("_way")
-@pytest.mark.parametrize("num_values", [0, 1, 7, 8, 9, 50])
+@pytest.mark.parametrize("least_values", [4, losses.LEAST_VALUES])
+@pytest.mark.parametrize("num_values", [0, 1, 7, 8, 9, 16, 50])
 @pytest.mark.parametrize("num_rows", [0, 1, 5])
-def test_losses_and_gradients_are_those_of_torch(num_rows: int, num_values: int) -> None:
-    logits, is_so, counts = parts(num_rows, num_values)
-    check_same(logits, is_so, counts, logits[:, num_values : 2 * num_values])
-    check_same(logits, is_so, counts, logits[:, : 2 * num_values : 2])  # numbers that do not lie side by side
-    check_same(logits, is_so, counts[:, :1].expand_as(is_so), logits[:, 2 * num_values :])
+def test_losses_and_gradients_are_those_of_torch(
+    num_rows: int, num_values: int, least_values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "LEAST_VALUES", least_values)
+    monkeypatch.setattr(losses, "CACHED_LOGITS", 20)
+    head = head_of(NUM_GUESSES + 2 * num_values)
+    check_same(head, torch.randn(num_rows, WIDTH).requires_grad_(), asked_of(num_rows, num_values))
+    turned = torch.randn(WIDTH, num_rows).requires_grad_().t()  # numbers that do not lie side by side
+    check_same(
+        head,
+        turned,
+        [one._replace(is_so_RV=one.is_so_RV.t().contiguous().t()) for one in asked_of(num_rows, num_values)],
+    )
 
 
 @pytest.mark.usefixtures("_way")
 def test_logits_beyond_what_an_exponential_can_hold_stay_finite() -> None:
-    logits, is_so, counts = parts(40, 9, times=200.0)
-    check_same(logits, is_so, counts, logits[:, :9])
+    check_same(head_of(NUM_GUESSES + 18, times=200.0), torch.randn(40, WIDTH).requires_grad_(), asked_of(40, 9))
 
 
 @pytest.mark.parametrize("is_so", [False, True])
 def test_values_that_are_hardly_or_nearly_sure_keep_their_digits(is_so: bool) -> None:
-    logits = torch.linspace(-20, 20, 41)[None].requires_grad_()
-    exact = logits.detach().double().requires_grad_()
-    so, counts = torch.full(logits.shape, is_so), torch.ones(logits.shape, dtype=torch.bool)
-    expected = functional.softplus(-exact if is_so else exact)[0]
-    found = value_losses(logits, so, counts)
+    head = nn.Linear(1, 41, bias=True)
+    logits = torch.linspace(-20, 20, 41)
+    head.weight.data.zero_()
+    head.bias.data.copy_(logits)
+    exact = logits.double().requires_grad_()
+    so = torch.full((1, 41), is_so)
+    expected = functional.softplus(-exact if is_so else exact)
+    found = head_losses(head, torch.zeros(1, 1), [Asked(so, torch.ones(1, dtype=torch.bool))])[1]
     torch.testing.assert_close(found.double(), expected, rtol=3e-6, atol=1e-12)
     slope, exact_slope = (
-        torch.autograd.grad(one.sum(), given)[0] for one, given in ((found, logits), (expected, exact))
+        torch.autograd.grad(one.sum(), given)[0] for one, given in ((found, head.bias), (expected, exact))
     )
     torch.testing.assert_close(slope.double(), exact_slope, rtol=3e-6, atol=1e-7 if is_so else 1e-12)
 
 
 @pytest.mark.usefixtures("_way")
 def test_what_is_no_number_is_not_hidden() -> None:
-    logits, is_so, counts = parts(5, 9)
+    head, asked = head_of(20), asked_of(5, 20)[:1]
     with torch.no_grad():
-        logits[2, 4] = torch.nan
-        assert value_losses(logits[:, :9], is_so, torch.ones_like(counts)).isnan().nonzero().tolist() == [[4]]
-        head = nn.Linear(WIDTH, 20)
         head.bias[7] = torch.nan
+        assert head_losses(head, torch.randn(5, WIDTH), asked)[1].isnan().nonzero().tolist() == [[7]]
         assert class_loss(head, torch.randn(3, WIDTH), torch.tensor([1, 2, 3])).isnan()
 
 
 @pytest.mark.usefixtures("_way")
-def test_no_gradient_is_made_where_none_is_wanted() -> None:
-    logits, is_so, counts = parts(5, 9)
-    with torch.inference_mode():
-        found = value_losses(logits[:, :9], is_so, counts)
-    assert not found.requires_grad
-    torch.testing.assert_close(found, value_losses(logits[:, :9], is_so, counts).detach())
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_no_gradient_is_made_where_none_is_wanted(mode: type) -> None:
+    head, read_RX, asked = head_of(NUM_GUESSES + 18), torch.randn(5, WIDTH), asked_of(5, 9)
+    with mode():
+        found = head_losses(head, read_RX, asked)
+    assert not any(part.requires_grad for part in found)
+    torch.testing.assert_close(found, tuple(part.detach() for part in plain_losses(head, read_RX, asked)))
 
 
 @pytest.mark.usefixtures("_way")

@@ -1,4 +1,6 @@
-"""Sums over the events that hold a value: by hand, by our own C and by torch."""
+"""Sums over the events that hold a value, and whether one does: by hand, by our own C and by torch."""
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +28,8 @@ def weights_of(one: Batch, num_weightings: int) -> torch.Tensor:
     return torch.rand(len(one.num_events_B), num_weightings, one.is_real_BT.shape[1]) * one.is_real_BT[:, None]
 
 
-@pytest.mark.parametrize("num_weightings", [1, 3, 24])
-def test_sums_are_those_of_a_loop(one: Batch, num_weightings: int) -> None:
-    values, weights_BJT = Values(LAYOUT), weights_of(one, num_weightings)
+def expected_of(one: Batch, values: Values, weights_BJT: torch.Tensor) -> Any:
+    """[B, J, V]: the summed weights of the events that hold the value."""
     expected = np.zeros((*weights_BJT.shape[:2], values.size))
     columns = [one.categorical_BTC[:, :, position, None] for position in values.positions]
     columns += list(torch.split(one.sets_BTS, [attribute.max_values for attribute in LAYOUT.sets], dim=-1))
@@ -39,7 +40,20 @@ def test_sums_are_those_of_a_loop(one: Batch, num_weightings: int) -> None:
             if place < size:
                 expected[customer, :, start + place] += weights_BJT[customer, :, event].numpy()
         start += size
-    torch.testing.assert_close(values.sums(one, weights_BJT), torch.from_numpy(expected).float())
+    return expected
+
+
+@pytest.mark.parametrize("num_weightings", [1, 3, 24])
+def test_sums_are_those_of_a_loop(one: Batch, num_weightings: int) -> None:
+    values, weights_BJT = Values(LAYOUT), weights_of(one, num_weightings)
+    expected = expected_of(one, values, weights_BJT)
+    torch.testing.assert_close(values.log_sums(one, weights_BJT), torch.from_numpy(np.log1p(expected)).float())
+
+    is_asked_BJT = torch.rand(weights_BJT.shape) < 0.3
+    held_BJV = torch.from_numpy(expected_of(one, values, is_asked_BJT.float())) > 0
+    assert held_BJV.any()
+    assert not held_BJV.all()
+    assert torch.equal(values.held(one, is_asked_BJT), held_BJV)
 
 
 def test_a_value_beyond_the_places_of_its_attribute_is_in_no_sum(one: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,4 +63,6 @@ def test_a_value_beyond_the_places_of_its_attribute_is_in_no_sum(one: Batch, mon
     held_BTX = torch.cat([one.categorical_BTC[:, :, values.positions], one.sets_BTS], dim=-1)
     has_place_BTX = (held_BTX > 0) & (held_BTX < 3)
     expected_BJ = torch.einsum("bjt,bt->bj", weights_BJT, has_place_BTX.sum(dim=-1).float())
-    torch.testing.assert_close(values.sums(one, weights_BJT).sum(dim=-1), expected_BJ)
+    torch.testing.assert_close(values.log_sums(one, weights_BJT).expm1().sum(dim=-1), expected_BJ)
+    is_held_BJV = values.held(one, weights_BJT > 0)
+    assert torch.equal(is_held_BJV, values.log_sums(one, (weights_BJT > 0).float()) > 0)

@@ -103,7 +103,7 @@ def test_targets_are_what_happens_from_the_as_of_time_on() -> None:
                     assert set(future.was_recent_BKV[customer, k].nonzero().flatten().tolist()) == last
             known = set().union(*(event["places"] for event in past))
             never = {*SHOP_PLACES, *COLOUR_PLACES, *LABEL_PLACES} - known - {0, 2, 9, 11, 14, 16}
-            assert set(future.is_new_BKV[customer, k].nonzero().flatten().tolist()) == never
+            assert set((~future.is_old_BKV[customer, k]).nonzero().flatten().tolist()) == never
     assert drawn.is_used_BK.any()
     assert not drawn.is_used_BK.all()
     assert not drawn.is_known_BKH.all()
@@ -156,7 +156,7 @@ def test_f58_a_vector_at_a_time_is_that_of_a_customer_whose_later_events_are_not
     assert num_compared > 50
 
 
-def slow_losses(guesses: Any, objective: DenseFuture, drawn: Any) -> dict[str, float]:
+def slow_losses(guesses: Any, of_values: Any, objective: DenseFuture, drawn: Any) -> dict[str, float]:
     """Part -> mean over its terms of (mean loss / mean loss of the first guesses), one number at a time."""
     future = objective.future(batch(), drawn)
     terms: dict[tuple[str, int, int], list[float]] = {}
@@ -184,11 +184,12 @@ def slow_losses(guesses: Any, objective: DenseFuture, drawn: Any) -> dict[str, f
                 error = guesses.linear_BKNH[customer, k, n, h].item() - amount / objective.deviation_NH[n, h].item()
                 terms.setdefault(("amounts_linear", n, h), []).append(huber(error))
         happens, recent = future.has_next_BKV[customer, k], future.was_recent_BKV[customer, k]
+        is_new = ~future.is_old_BKV[customer, k]
         for attribute, places in enumerate((SHOP_PLACES, COLOUR_PLACES, LABEL_PLACES)):
             of_parts = {
-                "next_values": [(guesses.next_BKV, happens, v) for v in places],
-                "new_values": [(guesses.new_BKV, happens, v) for v in places if future.is_new_BKV[customer, k, v]],
-                "recent_values": [(guesses.recent_BKV, recent, v) for v in places],
+                "next_values": [(of_values.next_BKV, happens, v) for v in places],
+                "new_values": [(of_values.new_BKV, happens, v) for v in places if is_new[v]],
+                "recent_values": [(of_values.recent_BKV, recent, v) for v in places],
             }
             for part, guessed in of_parts.items():
                 loss = sum(entropy(odds_BKV[customer, k, v], bool(truth_V[v])) for odds_BKV, truth_V, v in guessed)
@@ -203,8 +204,8 @@ def test_losses_are_those_of_a_slow_count() -> None:
     assert network.future is not None
     with torch.inference_mode():
         sums_A, counts_A = objective.sums(network, one, drawn).double(), objective.counts(one, drawn)
-        guesses = network.future(network.encoder.at(one, drawn.as_of_BK))  # type: ignore[union-attr]
-    expected = slow_losses(guesses, objective, drawn)
+        guesses, of_values = network.future(network.encoder.at(one, drawn.as_of_BK))  # type: ignore[union-attr]
+    expected = slow_losses(guesses, of_values, objective, drawn)
     names = [str((part, 0, h)) for part in PARTS[:2] for h in range(5)]
     names += [str((part, n, h)) for part in PARTS[2:4] for n in range(2) for h in range(5)]
     names += [str((part, attribute, 0)) for part in PARTS[4:] for attribute in range(3)]

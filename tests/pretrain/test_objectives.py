@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from caspr_spark.manifest import Scaling
 from caspr_spark.model.batch import Batch, batch_of
 from caspr_spark.model.network import Network
+from caspr_spark.model.splitmix import splitmix64
 from caspr_spark.pretrain.masked import MaskedRecovery, masked_events, sees_events
-from caspr_spark.pretrain.objectives import splitmix64
 from tests.pretrain.planted import AS_OF_US, Rows, layout_of, model_section, planted_rows, planted_scaling
 
 LAYOUT = layout_of()

@@ -55,7 +55,7 @@ def test_scores_are_those_of_customers_whose_history_ends_at_the_cut(tmp_path: P
             vector = torch.from_numpy(encode(network.encoder, one, layout, cut))
             assert network.future is not None
             with torch.inference_mode():
-                log_odds = network.future(vector[None]).any_BKSH[0, 0, 0, position].item()
+                log_odds = network.future(vector[None])[0].any_BKSH[0, 0, 0, position].item()
             guessed.append(1 / (1 + math.exp(-log_odds)))
             happened.append(bool((times >= cut).any()))
         assert (score.customers, score.happened) == (len(guessed), sum(happened))
