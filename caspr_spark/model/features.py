@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import CategoricalAttribute, Layout, Scaling
 from caspr_spark.model.batch import Batch
+from caspr_spark.model.embedding import embedded, embedded_by_torch
 from caspr_spark.model.wide import is_wide
 from schemas.vocabulary import FIRST_VALUE_ID, MASKED_ID, PADDING_ID
 
@@ -121,8 +122,7 @@ class EventVectors(nn.Module):
         shown_BTN = torch.where(is_shown_BTN, scaled_BTN, 0.0)
         parts = [self._positions(batch)] if self.knows_as_of else []
         parts += [shown_BTN, is_shown_BTN.float(), times]
-        parts += self._embedded(batch, is_visible_BT, is_masked_BT)
-        return torch.cat(parts, dim=-1)
+        return torch.cat([*parts, *self._embedded(batch, is_visible_BT, is_masked_BT)], dim=-1)
 
     def _positions(self, batch: Batch) -> Tensor:
         """i / max_events, and its waves of 2 pi, 4 pi, 8 pi, ... events: without them no head finds a neighbour."""
@@ -133,19 +133,19 @@ class EventVectors(nn.Module):
         return torch.cat(waves, dim=-1).expand(num_customers, -1, -1)
 
     def _embedded(self, batch: Batch, is_visible_BT: Tensor, is_masked_BT: Tensor | None) -> list[Tensor]:
-        """One [B, T, dimension] an attribute. A set is the sum of its values / sqrt(number of values)."""
-        ids_BTC = batch.categorical_BTC
+        """All attributes side by side, in one piece or several."""
+        ids_BTC, sets_BTS = batch.categorical_BTC, batch.sets_BTS
         if is_masked_BT is not None:
             ids_BTC = torch.where(is_masked_BT[:, :, None], MASKED_ID, ids_BTC)
-        embedded = [embed(ids_BTC[:, :, position]) for position, embed in enumerate(self.embeddings)]
-        num_customers, num_events = is_visible_BT.shape
-        for attribute, ids_BTS in zip(self.layout.sets, set_slices(batch.sets_BTS, self.layout), strict=True):
-            shown_BTS = torch.where(is_visible_BT[:, :, None], ids_BTS, PADDING_ID)
-            summed = self.set_embeddings[len(embedded) - len(self.embeddings)](shown_BTS.flatten(0, 1))
-            num_values_BT1 = (shown_BTS != PADDING_ID).sum(dim=-1, keepdim=True).clamp(min=1)
-            dimension = embedding_dimension(attribute.num_ids)
-            embedded.append(summed.view(num_customers, num_events, dimension) / num_values_BT1.sqrt())
-        return embedded
+            sets_BTS = torch.where(is_visible_BT[:, :, None], sets_BTS, PADDING_ID)
+        ids = [*torch.split(ids_BTC, 1, dim=-1), *set_slices(sets_BTS, self.layout)]
+        modules = [*self.embeddings, *self.set_embeddings]
+        if not any(module.sparse for module in modules):
+            return [embedded(ids, [module.weight for module in modules])] if modules else []
+        return [
+            embedded_by_torch(one, module.weight, sparse=module.sparse)
+            for one, module in zip(ids, modules, strict=True)
+        ]
 
 
 class ProfileVectors(nn.Module):

@@ -1,5 +1,5 @@
 /* What torch computes by many passes over memory, in one; compiled by caspr_spark/native.py, called by small_heads.py,
-   forgetting.py, losses.py, norm.py, dropout.py, softplus.py and values.py. All arrays are contiguous floats unless it is said. */
+   forgetting.py, losses.py, norm.py, dropout.py, gelu.py, softplus.py, embedding.py and values.py. All arrays are contiguous floats unless it is said. */
 
 #include <math.h>
 #include <stdint.h>
@@ -735,6 +735,102 @@ int softplus(int64_t N, const float *values, float *out, float *slopes)
     softplus_of(last, &of_last, &slope);
     memcpy(out + whole, &of_last, sizeof(float) * (N - whole));
     if (slopes) memcpy(slopes + whole, &slope, sizeof(float) * (N - whole));
+    return 0;
+}
+
+/* The share of a normal variable below x, and its density there, times x. The error function is that of Numerical Recipes,
+   exact to 1.2e-7 of itself. */
+INLINE floats below(floats x)
+{
+    floats z = larger(x, -x) * 0.707106781f, t = 1 / (1 + 0.5f * z), p = all(0.17087277f);
+    p = p * t - 0.82215223f;
+    p = p * t + 1.48851587f;
+    p = p * t - 1.13520398f;
+    p = p * t + 0.27886807f;
+    p = p * t - 0.18628806f;
+    p = p * t + 0.09678418f;
+    p = p * t + 0.37409196f;
+    p = p * t + 1.00002368f;
+    p = p * t - 1.26551223f;
+    floats beyond = 0.5f * t * exp2_of(LOG2_E * (p - z * z));
+    return where(x < 0.0f, beyond, 1 - beyond);
+}
+
+INLINE floats gelu_of(floats x) { return x * below(x); }
+
+INLINE floats gelu_slope_of(floats x)
+{
+    return below(x) + 0.398942280f * x * exp2_of(-0.5f * LOG2_E * x * x);
+}
+
+/* x times the share of a normal variable below x, of N numbers. */
+int gelu(int64_t N, const float *values, float *out)
+{
+    const int64_t whole = N / LANES * LANES;
+    floats last = all(0);
+    for (int64_t n = 0; n < whole; n += LANES) *(floats *)(out + n) = gelu_of(*(const floats *)(values + n));
+    memcpy(&last, values + whole, sizeof(float) * (N - whole));
+    last = gelu_of(last);
+    memcpy(out + whole, &last, sizeof(float) * (N - whole));
+    return 0;
+}
+
+/* Its derivative times `of_out`. */
+int gelu_backward(int64_t N, const float *values, const float *of_out, float *of_values)
+{
+    const int64_t whole = N / LANES * LANES;
+    floats last = all(0);
+    for (int64_t n = 0; n < whole; n += LANES) {
+        *(floats *)(of_values + n) = gelu_slope_of(*(const floats *)(values + n)) * *(const floats *)(of_out + n);
+    }
+    memcpy(&last, values + whole, sizeof(float) * (N - whole));
+    last = gelu_slope_of(last);
+    for (int64_t n = whole; n < N; n++) of_values[n] = last[n - whole] * of_out[n];
+    return 0;
+}
+
+/* For each event the sum of the rows of the values that it holds, over the root of their number; 0 where it holds none.
+
+   ids          [M, X] int64, `ids_row` from one event to the next; 0 is no value
+   table        [V, D]
+   out          [M, D], `row` floats from one event to the next */
+int embedded(
+    int64_t M, int64_t X, int64_t V, int64_t D, int64_t ids_row, const int64_t *ids, const float *table, int64_t row, float *out)
+{
+    for (int64_t m = 0; m < M; m++, ids += ids_row, out += row) {
+        int64_t held = 0;
+        for (int64_t d = 0; d < D; d++) out[d] = 0;
+        for (int64_t x = 0; x < X; x++) {
+            if (!ids[x]) continue;
+            if ((uint64_t)ids[x] >= (uint64_t)V) return 2;
+            const float *added = table + ids[x] * D;
+            for (int64_t d = 0; d < D; d++) out[d] += added[d];
+            held++;
+        }
+        if (held < 2) continue;
+        const float share = 1 / sqrtf(held);
+        for (int64_t d = 0; d < D; d++) out[d] *= share;
+    }
+    return 0;
+}
+
+/* `of_table`: what is added to; `scaled`: room for D floats. */
+int embedded_backward(
+    int64_t M, int64_t X, int64_t D, int64_t ids_row, const int64_t *ids, int64_t row, const float *of_out, float *scaled,
+    float *of_table)
+{
+    for (int64_t m = 0; m < M; m++, ids += ids_row, of_out += row) {
+        int64_t held = 0;
+        for (int64_t x = 0; x < X; x++) held += ids[x] != 0;
+        if (!held) continue;
+        const float share = 1 / sqrtf(held);
+        for (int64_t d = 0; d < D; d++) scaled[d] = of_out[d] * share;
+        for (int64_t x = 0; x < X; x++) {
+            if (!ids[x]) continue;
+            float *added = of_table + ids[x] * D;
+            for (int64_t d = 0; d < D; d++) added[d] += scaled[d];
+        }
+    }
     return 0;
 }
 

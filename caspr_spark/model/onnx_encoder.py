@@ -23,7 +23,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
-from torch.nn import functional
 
 from caspr_spark.errors import ConfigError, UnsafeError
 from caspr_spark.lineage import file_sha256
@@ -112,25 +111,10 @@ class _ForExport(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
-        bags = encoder.event_vectors.set_embeddings
-        for number, bag in enumerate(bags):
-            assert isinstance(bag, nn.EmbeddingBag)
-            bags[number] = _Summed(bag)
 
     def forward(self, *tensors: Tensor) -> Tensor:
         embedding_BE: Tensor = self.encoder(Batch(*tensors)).embedding_BE
         return embedding_BE
-
-
-class _Summed(nn.Module):
-    """An EmbeddingBag in operators that ONNX has; padding's row is zeros."""
-
-    def __init__(self, bag: nn.EmbeddingBag) -> None:
-        super().__init__()
-        self.rows_VX = bag.weight
-
-    def forward(self, ids_MS: Tensor) -> Tensor:
-        return functional.embedding(ids_MS, self.rows_VX).sum(dim=1)
 
 
 def _export(checkpoint: Path, path: Path) -> None:
