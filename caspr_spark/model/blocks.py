@@ -6,7 +6,6 @@ from torch.nn import functional
 from caspr_spark.model import small_heads
 from caspr_spark.model.dropout import Dropout
 from caspr_spark.model.forgetting import Forgetting
-from caspr_spark.model.gelu import GELU
 from caspr_spark.model.norm import LayerNorm
 
 
@@ -101,5 +100,5 @@ class DecoderBlock(nn.Module):
 
 def _feed_forward(width: int, hidden: int, dropout: float) -> nn.Sequential:
     """The position-wise layers, with the norm before them."""
-    layers = [LayerNorm(width), nn.Linear(width, hidden), GELU(), Dropout(dropout), nn.Linear(hidden, width)]
+    layers = [LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), Dropout(dropout), nn.Linear(hidden, width)]
     return nn.Sequential(*layers)

@@ -15,7 +15,6 @@ from caspr_spark.model.dropout import Dropout
 from caspr_spark.model.encoder import Encoded
 from caspr_spark.model.features import EventVectors, ProfileVectors
 from caspr_spark.model.forgetting import Forgetting
-from caspr_spark.model.gelu import GELU, gelu
 from caspr_spark.model.norm import LayerNorm
 from caspr_spark.model.packing import Packing
 from caspr_spark.model.pooling import Pooling
@@ -40,7 +39,7 @@ class CausalEncoder(nn.Module):
         self.event_vectors = EventVectors(layout, scaling, knows_as_of=False)
         self.project = nn.Sequential(
             nn.Linear(self.event_vectors.size, width),
-            GELU(),
+            nn.GELU(),
             Dropout(section.event_dropout),
             LayerNorm(width),
         )
@@ -126,7 +125,7 @@ class Pair(nn.Module):
         own_LD, previous_LD = functional.linear(events_LD, torch.cat([own_DD, previous_DD])).chunk(2, dim=1)
         is_there_L1 = packing.pack(before_BT >= 0)[:, None]
         both_LD = own_LD + previous_LD.index_select(0, before_L) * is_there_L1 + self.both.bias
-        paired_LD: Tensor = self.output(gelu(both_LD))
+        paired_LD: Tensor = self.output(functional.gelu(both_LD))
         return paired_LD
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from caspr_spark.config import ModelSection
 from caspr_spark.manifest import Layout, Scaling
 from caspr_spark.model.batch import Batch
 from caspr_spark.model.dropout import Dropout
 from caspr_spark.model.features import MICROSECONDS_A_DAY, NO_TIME, ProfileVectors, Scale, signed_log
-from caspr_spark.model.gelu import GELU, gelu
 from caspr_spark.model.softplus import softplus
 from caspr_spark.model.values import Amounts, Sources, Values
 
@@ -73,7 +73,7 @@ class DecayedPooling(nn.Module):
         self.mixed = nn.Sequential(
             nn.LayerNorm(num_rates),
             nn.Linear(num_rates, NUM_HIDDEN),
-            GELU(),
+            nn.GELU(),
             Dropout(section.dropout),
             nn.Linear(NUM_HIDDEN, mixed),
         )
@@ -170,7 +170,7 @@ class ValueCounts(nn.Module):
         """[B, K, 2, V] -> [B, K, size]."""
         parts = zip(torch.split(counts_BK2V, self.sizes, dim=-1), self.dropouts, self.own, strict=True)
         hidden = [own(dropout(counts.flatten(2))) for counts, dropout, own in parts]
-        together: Tensor = self.together(gelu(torch.cat(hidden, dim=-1)))
+        together: Tensor = self.together(functional.gelu(torch.cat(hidden, dim=-1)))
         return together
 
 

@@ -1,5 +1,5 @@
 /* What torch computes by many passes over memory, in one; compiled by caspr_spark/native.py, called by small_heads.py,
-   forgetting.py, losses.py, norm.py, dropout.py, gelu.py, softplus.py, embedding.py and values.py. All arrays are contiguous floats unless it is said. */
+   forgetting.py, losses.py, norm.py, dropout.py, softplus.py, embedding.py and values.py. All arrays are contiguous floats unless it is said. */
 
 #include <math.h>
 #include <stdint.h>
@@ -735,57 +735,6 @@ int softplus(int64_t N, const float *values, float *out, float *slopes)
     softplus_of(last, &of_last, &slope);
     memcpy(out + whole, &of_last, sizeof(float) * (N - whole));
     if (slopes) memcpy(slopes + whole, &slope, sizeof(float) * (N - whole));
-    return 0;
-}
-
-/* The share of a normal variable below x, and its density there, times x. The error function is that of Numerical Recipes,
-   exact to 1.2e-7 of itself. */
-INLINE floats below(floats x)
-{
-    floats z = larger(x, -x) * 0.707106781f, t = 1 / (1 + 0.5f * z), p = all(0.17087277f);
-    p = p * t - 0.82215223f;
-    p = p * t + 1.48851587f;
-    p = p * t - 1.13520398f;
-    p = p * t + 0.27886807f;
-    p = p * t - 0.18628806f;
-    p = p * t + 0.09678418f;
-    p = p * t + 0.37409196f;
-    p = p * t + 1.00002368f;
-    p = p * t - 1.26551223f;
-    floats beyond = 0.5f * t * exp2_of(LOG2_E * (p - z * z));
-    return where(x < 0.0f, beyond, 1 - beyond);
-}
-
-INLINE floats gelu_of(floats x) { return x * below(x); }
-
-INLINE floats gelu_slope_of(floats x)
-{
-    return below(x) + 0.398942280f * x * exp2_of(-0.5f * LOG2_E * x * x);
-}
-
-/* x times the share of a normal variable below x, of N numbers. */
-int gelu(int64_t N, const float *values, float *out)
-{
-    const int64_t whole = N / LANES * LANES;
-    floats last = all(0);
-    for (int64_t n = 0; n < whole; n += LANES) *(floats *)(out + n) = gelu_of(*(const floats *)(values + n));
-    memcpy(&last, values + whole, sizeof(float) * (N - whole));
-    last = gelu_of(last);
-    memcpy(out + whole, &last, sizeof(float) * (N - whole));
-    return 0;
-}
-
-/* Its derivative times `of_out`. */
-int gelu_backward(int64_t N, const float *values, const float *of_out, float *of_values)
-{
-    const int64_t whole = N / LANES * LANES;
-    floats last = all(0);
-    for (int64_t n = 0; n < whole; n += LANES) {
-        *(floats *)(of_values + n) = gelu_slope_of(*(const floats *)(values + n)) * *(const floats *)(of_out + n);
-    }
-    memcpy(&last, values + whole, sizeof(float) * (N - whole));
-    last = gelu_slope_of(last);
-    for (int64_t n = whole; n < N; n++) of_values[n] = last[n - whole] * of_out[n];
     return 0;
 }
 
