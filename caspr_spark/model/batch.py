@@ -37,6 +37,8 @@ WIDTHS: dict[str, Callable[[Layout], int]] = {
     "profile_numerical": lambda layout: len(layout.profile_numerical),
 }
 """Column of the sequence files -> numbers an event (or a profile) takes in it; a column of width 0 is not written."""
+OF_EVENTS = ("categorical", "sets", "numerical")
+"""Those that are of events."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,21 @@ def batch_of(columns: Columns, layout: Layout, as_of_us: int | NDArray[np.int64]
         profile_numerical_BQ=torch.from_numpy(profile("profile_numerical").astype(np.float32)),
         is_real_BT=torch.from_numpy(is_real_BT),
     )
+
+
+def rows_of(columns: Columns, layout: Layout, chosen: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+    """The columns of some customers, those of events cut to the longest of them: what is behind it is not copied."""
+    num_events_B = np.asarray(columns["num_events"]).reshape(-1)
+    num_customers, longest = len(num_events_B), max(1, int(num_events_B[chosen].max(initial=1)))
+    by_customer = {
+        name: np.asarray(values).reshape(num_customers, -1 if num_customers else 1) for name, values in columns.items()
+    }
+    widths = {"event_times": 1} | {name: WIDTHS[name](layout) for name in OF_EVENTS}
+    stored_events = by_customer["event_times"].shape[1] if "event_times" in columns else 0
+    for name in widths.keys() & by_customer.keys():
+        if by_customer[name].shape[1] == stored_events * widths[name]:  # what has another shape `batch_of` refuses
+            by_customer[name] = by_customer[name][:, : longest * widths[name]]
+    return {name: values[chosen] for name, values in by_customer.items()}
 
 
 def chunk_events(width: int) -> int:

@@ -20,6 +20,8 @@ from caspr_spark.model.values import Amounts, Sources, Values
 TIME_CONSTANTS = (3 / 91, 7 / 91, 14 / 91, 28 / 91, 56 / 91, 120 / 91)
 """In longest horizons; beyond them one that never fades."""
 NEVER_DAYS = 1e9
+MOST_FADED = 60.0
+"""In time constants: 1e-26 is left. What would be left of an older event takes a processor very long to compute."""
 MONTH, TWO_MONTHS, SEASON, EVER = 3, 4, 5, 6
 """Positions in the time constants."""
 PLAIN = (SEASON, EVER, MONTH, TWO_MONTHS, 2, 1, 0)
@@ -91,7 +93,9 @@ class DecayedPooling(nn.Module):
         num_customers, num_times = as_of_BK.shape
         age_BKT, is_seen_BKT = ages(batch, as_of_BK, is_visible_BT)
         constants_R = torch.cat([self.longest_days * self.time_constants, self.never_days])
-        faded_BKRT = torch.exp(-age_BKT[:, :, None] / constants_R[:, None]) * is_seen_BKT[:, :, None]
+        faded_BKRT = (-age_BKT[:, :, None] / constants_R[:, None]).clamp(min=-MOST_FADED).exp() * is_seen_BKT[
+            :, :, None
+        ]
         tenure_BK1 = age_BKT.amax(dim=-1, keepdim=True).clamp(min=1.0)
         covered_BKR = torch.minimum(constants_R, tenure_BK1)
         rates_BJT = (faded_BKRT / (covered_BKR * self.mean_rate)[..., None]).flatten(1, 2)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from caspr_spark.errors import UnsafeError
 from caspr_spark.manifest import Fit, Layout
-from caspr_spark.model.batch import Batch, Columns, batch_of, by_length, chunk_events, columns_of
+from caspr_spark.model.batch import Batch, Columns, batch_of, by_length, chunk_events, columns_of, rows_of
 from caspr_spark.model.checkpoint import Checkpoint, load_checkpoint
 from caspr_spark.model.chunk_threads import ChunkThreads
 from caspr_spark.model.network import Encoder, Network
@@ -92,16 +92,11 @@ def _by_chunks(
     """As `encode`. `width` and `embedding_size`: of the encoder."""
     num_customers = len(num_events_B := np.asarray(columns["num_events"]))
     as_of_B = np.broadcast_to(np.asarray(as_of_us, dtype=np.int64), (num_customers,))
-    by_customer = {
-        name: np.asarray(columns[name]).reshape(num_customers, -1 if num_customers else 1)
-        for name in columns_of(layout)
-        if name in columns
-    }
+    columns = {name: columns[name] for name in columns_of(layout) if name in columns}
     embedding_BE = np.empty((num_customers, embedding_size), dtype=np.float32)
 
     def of_group(chosen: NDArray[np.intp]) -> NDArray[np.float32]:
-        rows = {name: values[chosen] for name, values in by_customer.items()}
-        return vectors_of(batch_of(rows, layout, as_of_B[chosen]))
+        return vectors_of(batch_of(rows_of(columns, layout, chosen), layout, as_of_B[chosen]))
 
     groups = list(by_length(num_events_B, most_customers=MOST_CUSTOMERS, most_events=chunk_events(width)))
     with ChunkThreads(threads) as workers:

@@ -13,7 +13,7 @@ from torch import Tensor
 from caspr_spark.errors import CasprError, ConfigError
 from caspr_spark.manifest import SequenceManifest, Split, read_manifest
 from caspr_spark.model import chance
-from caspr_spark.model.batch import Batch, batch_of, by_length, known_columns
+from caspr_spark.model.batch import Batch, batch_of, by_length, known_columns, rows_of
 from caspr_spark.model.chance import CPU
 from caspr_spark.model.checkpoint import save_checkpoint
 from caspr_spark.model.chunk_threads import ChunkThreads
@@ -360,10 +360,7 @@ class _Trainer:
             groups = list(by_length(rows["num_events"], most_customers=WHOLE_CHUNK))
         else:
             groups = cut(rows["num_events"], width=self.job.model.width, device=self.device)
-        return [
-            batch_of({name: values[chosen] for name, values in rows.items()}, layout, self.as_of_us).to(self.device)
-            for chosen in groups
-        ]
+        return [batch_of(rows_of(rows, layout, chosen), layout, self.as_of_us).to(self.device) for chosen in groups]
 
     def _all_rows(self, own_rows: int, reader: SequenceReader, split: Split) -> int:
         """Rows that all ranks saw. Raises CasprError, on all ranks alike, unless every rank saw its own once."""

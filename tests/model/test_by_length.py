@@ -1,9 +1,14 @@
 """Customers go through the network in groups of similar length."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
+import torch
 
-from caspr_spark.model.batch import by_length, even_groups
+from caspr_spark.errors import UnsafeError
+from caspr_spark.model.batch import Batch, batch_of, by_length, even_groups, rows_of
+from tests.pretrain.planted import AS_OF_US, layout_of, planted_rows
 
 
 def lengths(num_events: list[int], **limits: int | None) -> list[list[int]]:
@@ -43,3 +48,26 @@ def test_even_groups_are_as_many_as_need_be_and_of_similar_size(num_customers: i
     assert len(groups) == min(num_customers, max(2, len(plain)))
     assert max(sizes) <= max(len(group) * num_events_B[group].max() for group in plain)
     assert num_customers < 16 or max(sizes) < 1.5 * sum(sizes) / len(sizes)
+
+
+def test_chosen_customers_have_no_more_places_than_the_longest_of_them_has_events() -> None:
+    layout, rows = layout_of(), planted_rows(20, seed=3)
+    order = np.argsort(rows["num_events"], kind="stable")
+    for chosen in (order[:3], order[-3:], order[::-1], order[:0]):
+        found = rows_of(rows, layout, chosen)
+        longest = max(1, rows["num_events"][chosen].max(initial=1))
+        assert found["event_times"].shape == (len(chosen), longest)
+        if len(chosen):
+            whole = batch_of({name: values[chosen] for name, values in rows.items()}, layout, AS_OF_US)
+            cut = batch_of(found, layout, AS_OF_US)
+            for field in fields(Batch):
+                one, other = getattr(whole, field.name), getattr(cut, field.name)
+                assert torch.equal(one.nan_to_num(-7.0), other.nan_to_num(-7.0)), field.name
+
+
+@pytest.mark.parametrize("name", ["categorical", "sets", "numerical"])
+def test_a_column_of_another_width_is_refused_before_and_after(name: str) -> None:
+    layout, rows = layout_of(), planted_rows(20, seed=3)
+    wrong = rows | {name: rows[name].reshape(20, -1)[:, :-1]}
+    with pytest.raises(UnsafeError, match=name):
+        batch_of(rows_of(wrong, layout, np.arange(3)), layout, AS_OF_US)
