@@ -3,8 +3,10 @@
 A chunk is small: shared out operator by operator, it would spend the processors on waiting for each other.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from threading import Lock
 from types import TracebackType
 from typing import Self, TypeVar
@@ -43,9 +45,20 @@ class ChunkThreads:
             torch.set_num_threads(self._of_torch)
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """The results in the order of the items; no more of them at a time than there are threads."""
+        """The results in the order of the items; no more of them at a time than there are threads, and one that waits
+        for the next of these to be free."""
         if self.size == 1:
             yield from map(work, items)
             return
-        for start in range(0, len(items), self.size):
-            yield from self.pool.map(work, items[start : start + self.size])
+        left, begun = iter(items), deque[Future[Result]]()
+        try:
+            for item in islice(left, self.size + 1):
+                begun.append(self.pool.submit(work, item))
+            while begun:
+                result = begun.popleft().result()
+                for item in islice(left, 1):
+                    begun.append(self.pool.submit(work, item))
+                yield result
+        finally:
+            for one in begun:  # the caller has enough, or one failed
+                one.cancel()

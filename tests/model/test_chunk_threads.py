@@ -1,5 +1,7 @@
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import pytest
 import torch
@@ -30,3 +32,39 @@ def test_two_that_overlap_leave_the_number_of_threads_as_it_was() -> None:
         other.submit(second.__exit__, None, None, None).result()
         assert other.submit(torch.get_num_threads).result() == 3
     assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("num_items", [0, 1, 2, 7])
+def test_results_come_in_order_and_no_more_are_computed_than_there_are_threads(size: int, num_items: int) -> None:
+    lock, running, most, begun = Lock(), 0, 0, 0
+
+    def work(item: int) -> int:
+        nonlocal running, most, begun
+        with lock:
+            running, begun = running + 1, begun + 1
+            most = max(most, running)
+        time.sleep(0.003 * (num_items - item))
+        with lock:
+            running -= 1
+        return item * item
+
+    with ChunkThreads(size) as threads:
+        for number, found in enumerate(threads.map(work, range(num_items))):
+            assert found == number * number
+            assert begun <= number + 2 + size  # little that is done lies about
+    assert most == min(size, num_items)
+
+
+def test_a_chunk_that_fails_ends_all_and_the_next_are_not_begun() -> None:
+    begun: list[int] = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        if item == 1:
+            raise ValueError("no")
+        return item
+
+    with ChunkThreads(2) as threads, pytest.raises(ValueError, match="no"):
+        list(threads.map(work, range(50)))
+    assert len(begun) < 10
