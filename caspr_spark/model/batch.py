@@ -26,8 +26,8 @@ from caspr_spark.manifest import CategoricalAttribute, Layout
 from schemas.vocabulary import UNKNOWN_ID
 
 Columns = Mapping[str, NDArray[Any]]
-MOST_EVENTS, CACHED_NUMBERS = 4096, 2**18
-"""Of a chunk; the second is events times the encoder's width."""
+CACHED_NUMBERS = 2**18
+"""Of a chunk: events times the encoder's width."""
 
 WIDTHS: dict[str, Callable[[Layout], int]] = {
     "categorical": lambda layout: len(layout.categorical),
@@ -163,12 +163,12 @@ def rows_of(columns: Columns, layout: Layout, chosen: NDArray[np.intp]) -> dict[
     return {name: values[chosen] for name, values in by_customer.items()}
 
 
-def chunk_events(width: int) -> int:
-    """Events, padding included, that an encoder of this width computes at once, at most: what a cache holds.
+def chunk_events(width: int, *, most_events: int) -> int:
+    """Events, padding included, that an encoder of this width computes at once: what a cache holds, or `most_events`.
 
     It changes the speed, not the vectors.
     """
-    return max(1, min(MOST_EVENTS, CACHED_NUMBERS // width))
+    return max(1, min(most_events, CACHED_NUMBERS // width))
 
 
 def by_length(

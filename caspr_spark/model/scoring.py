@@ -18,7 +18,7 @@ from caspr_spark.registry import ModelRecord, check_fits
 
 VectorsOf = Callable[[Batch], NDArray[np.float32]]
 """Batch -> embedding_BE."""
-MOST_CUSTOMERS = 256
+MOST_CUSTOMERS, MOST_EVENTS = 1024, 16384
 """That are encoded at once; customers of similar length go together."""
 
 
@@ -98,7 +98,8 @@ def _by_chunks(
     def of_group(chosen: NDArray[np.intp]) -> NDArray[np.float32]:
         return vectors_of(batch_of(rows_of(columns, layout, chosen), layout, as_of_B[chosen]))
 
-    groups = list(by_length(num_events_B, most_customers=MOST_CUSTOMERS, most_events=chunk_events(width)))
+    most_events = chunk_events(width, most_events=MOST_EVENTS)
+    groups = list(by_length(num_events_B, most_customers=MOST_CUSTOMERS, most_events=most_events))
     with ChunkThreads(threads) as workers:
         for chosen, vectors_BE in zip(groups, workers.map(of_group, groups), strict=True):
             embedding_BE[chosen] = vectors_BE

@@ -13,7 +13,7 @@ from caspr_spark.model.forgetting import HEADS
 from caspr_spark.model.network import Network
 from caspr_spark.model.small_heads import LARGEST_HEAD
 from caspr_spark.model.wide import NUM_DRAWN, NUM_FREQUENT, is_wide, tables_of
-from caspr_spark.pretrain.chunks import MOST_CUSTOMERS, WHOLE_CHUNK
+from caspr_spark.pretrain.chunks import MOST_CUSTOMERS, MOST_EVENTS, WHOLE_CHUNK
 from caspr_spark.pretrain.job import Job
 
 GIB = 2**30
@@ -39,7 +39,7 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
     most_values = max([1, *(one.max_values for one in layout.sets)])
     of_rows = sum(min(met * most_values, len(table)) * table.shape[1] for table in tables)
     model, threads = job.model, job.pretrain.threads
-    events = max(chunk_events(model.width), layout.max_events)
+    events = max(chunk_events(model.width, most_events=MOST_EVENTS), layout.max_events)
     if model.objectives.contrastive:  # its chunks are of so many customers, whatever their length
         events = max(events, WHOLE_CHUNK * layout.max_events)
     customers = min(MOST_CUSTOMERS, job.pretrain.batch_size)
