@@ -1,5 +1,6 @@
 """The training loop, the same for one process and for many. It reads top to bottom; start at `train`."""
 
+import gc
 import hashlib
 import math
 import time
@@ -59,6 +60,7 @@ def train(
     loss is not finite or when customers were lost or repeated on the way.
     """
     torch.manual_seed(job.seed)
+    gc.freeze()  # no thread goes on while garbage is collected: do not look for it in all that torch has loaded
     try:
         trainer = _Trainer(job, ranks, beat)
         with trainer.threads:
@@ -67,6 +69,8 @@ def train(
         raise ConfigError(
             f"{job.stage}: the GPU's memory is full ({error}); lower {job.stage}.batch_size or model.width"
         ) from error
+    finally:
+        gc.unfreeze()
 
 
 def _trained(trainer: "_Trainer", progress: Callable[[EpochRecord], None]) -> Trained:
