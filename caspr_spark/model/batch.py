@@ -151,14 +151,16 @@ def batch_of(columns: Columns, layout: Layout, as_of_us: int | NDArray[np.int64]
 def rows_of(columns: Columns, layout: Layout, chosen: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
     """The columns of some customers, those of events cut to the longest of them: what is behind it is not copied."""
     num_events_B = np.asarray(columns["num_events"]).reshape(-1)
-    num_customers, longest = len(num_events_B), max(1, int(num_events_B[chosen].max(initial=1)))
+    num_customers, shortest = len(num_events_B), int(num_events_B[chosen].min(initial=1))
+    longest = max(1, int(num_events_B[chosen].max(initial=1)))
     by_customer = {
         name: np.asarray(values).reshape(num_customers, -1 if num_customers else 1) for name, values in columns.items()
     }
     widths = {"event_times": 1} | {name: WIDTHS[name](layout) for name in OF_EVENTS}
     stored_events = by_customer["event_times"].shape[1] if "event_times" in columns else 0
     for name in widths.keys() & by_customer.keys():
-        if by_customer[name].shape[1] == stored_events * widths[name]:  # what has another shape `batch_of` refuses
+        is_sound = shortest > 0 and by_customer[name].shape[1] == stored_events * widths[name]
+        if is_sound:  # what is not, `batch_of` refuses, and says how it came
             by_customer[name] = by_customer[name][:, : longest * widths[name]]
     return {name: values[chosen] for name, values in by_customer.items()}
 
