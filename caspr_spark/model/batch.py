@@ -158,9 +158,10 @@ def rows_of(columns: Columns, layout: Layout, chosen: NDArray[np.intp]) -> dict[
     }
     widths = {"event_times": 1} | {name: WIDTHS[name](layout) for name in OF_EVENTS}
     stored_events = by_customer["event_times"].shape[1] if "event_times" in columns else 0
-    for name in widths.keys() & by_customer.keys():
-        is_sound = shortest > 0 and by_customer[name].shape[1] == stored_events * widths[name]
-        if is_sound:  # what is not, `batch_of` refuses, and says how it came
+    of_events = widths.keys() & by_customer.keys()
+    is_sound = all(by_customer[name].shape[1] == stored_events * widths[name] for name in of_events if widths[name])
+    if shortest > 0 and is_sound:  # what is not, `batch_of` refuses, and says how it came
+        for name in of_events:
             by_customer[name] = by_customer[name][:, : longest * widths[name]]
     return {name: values[chosen] for name, values in by_customer.items()}
 
