@@ -93,9 +93,8 @@ class DecayedPooling(nn.Module):
         num_customers, num_times = as_of_BK.shape
         age_BKT, is_seen_BKT = ages(batch, as_of_BK, is_visible_BT)
         constants_R = torch.cat([self.longest_days * self.time_constants, self.never_days])
-        faded_BKRT = (-age_BKT[:, :, None] / constants_R[:, None]).clamp(min=-MOST_FADED).exp() * is_seen_BKT[
-            :, :, None
-        ]
+        constants_ago_BKRT = (age_BKT[:, :, None] / constants_R[:, None]).clamp(max=MOST_FADED)
+        faded_BKRT = torch.exp(-constants_ago_BKRT) * is_seen_BKT[:, :, None]
         tenure_BK1 = age_BKT.amax(dim=-1, keepdim=True).clamp(min=1.0)
         covered_BKR = torch.minimum(constants_R, tenure_BK1)
         rates_BJT = (faded_BKRT / (covered_BKR * self.mean_rate)[..., None]).flatten(1, 2)

@@ -11,8 +11,8 @@ from caspr_spark.model import chance, kernels
 from caspr_spark.model.splitmix import GOLDEN, signed, splitmix64
 
 NUM_DRAWN, SMALLEST = 2**16, -(2**15)
-BITS_A_DRAW = 4
-"""Numbers whose bits are those of one output of the generator."""
+NUMBERS_A_DRAW = 4
+"""Whose bits are those of one output of the generator."""
 
 
 class Dropout(nn.Module):
@@ -59,7 +59,7 @@ def _dropped(values: Tensor, onto: Tensor | None, key: int, num_wiped: int) -> T
         added = torch.empty_like(values)
         kernels.call("dropped", values.numel(), values, onto, key, least, scale, added)
         return added
-    places = torch.arange(-(-values.numel() // BITS_A_DRAW))
+    places = torch.arange(-(-values.numel() // NUMBERS_A_DRAW))
     bits = splitmix64(places * signed(GOLDEN) + key).view(torch.int16)[: values.numel()].view_as(values)
     added = values * (bits > least - 1).float().mul_(scale)  # `least` itself may be beyond 16 bits
     return added if onto is None else added + onto

@@ -12,17 +12,20 @@ from caspr_spark.model import kernels
 from schemas.vocabulary import PADDING_ID
 
 
-def embedded(ids: Sequence[Tensor], tables: Sequence[Tensor]) -> Tensor:
-    """[B, T, E]: for each of several attributes, one behind the other, the values' rows of its table.
+def embedded(ids: Sequence[Tensor], tables: Sequence[Tensor], sparse: Sequence[bool]) -> list[Tensor]:
+    """[B, T, E], in one piece or several: of each of several attributes, one behind the other, the rows of its table.
 
     `ids`: int64 [B, T, X] an attribute, columns of tensors whose customers and events lie side by side; X values at
     most, whose rows are summed and divided by the root of their number. Where there are none, or padding alone, stand
-    zeros. The gradient of a table is dense. Raises IndexError where an id is none of the table's rows.
+    zeros. The gradient of a table is dense, or of rows where it is `sparse`. Raises IndexError or RuntimeError where
+    an id is none of the table's rows.
     """
-    if all(kernels.can_take(table) for table in tables):
-        of_events: Tensor = _Embedded.apply(list(ids), *tables)  # type: ignore[no-untyped-call]
-        return of_events
-    return torch.cat([embedded_by_torch(*pair, sparse=False) for pair in zip(ids, tables, strict=True)], dim=-1)
+    if tables and not any(sparse) and all(kernels.can_take(table) for table in tables):
+        return [_Embedded.apply(list(ids), *tables)]  # type: ignore[no-untyped-call]
+    return [
+        embedded_by_torch(one, table, sparse=is_sparse)
+        for one, table, is_sparse in zip(ids, tables, sparse, strict=True)
+    ]
 
 
 def embedded_by_torch(ids_BTX: Tensor, table_VD: Tensor, *, sparse: bool) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from caspr_spark.errors import CasprError
 from caspr_spark.manifest import CategoricalAttribute, Layout, Scaling
 from caspr_spark.model.batch import Batch
-from caspr_spark.model.embedding import embedded, embedded_by_torch
+from caspr_spark.model.embedding import embedded
 from caspr_spark.model.wide import is_wide
 from schemas.vocabulary import FIRST_VALUE_ID, MASKED_ID, PADDING_ID
 
@@ -140,12 +140,7 @@ class EventVectors(nn.Module):
             sets_BTS = torch.where(is_visible_BT[:, :, None], sets_BTS, PADDING_ID)
         ids = [*torch.split(ids_BTC, 1, dim=-1), *set_slices(sets_BTS, self.layout)]
         modules = [*self.embeddings, *self.set_embeddings]
-        if not any(module.sparse for module in modules):
-            return [embedded(ids, [module.weight for module in modules])] if modules else []
-        return [
-            embedded_by_torch(one, module.weight, sparse=module.sparse)
-            for one, module in zip(ids, modules, strict=True)
-        ]
+        return embedded(ids, [module.weight for module in modules], [module.sparse for module in modules])
 
 
 class ProfileVectors(nn.Module):

@@ -73,6 +73,7 @@ class _HeadLosses(torch.autograd.Function):
         num_losses, read = sum(one.is_so_RV.shape[1] for one in asked), read.contiguous()
         num_guesses = len(weight) - num_losses
         guesses = torch.addmm(bias[:num_guesses], read, weight[:num_guesses].t())
+        of_values, biases = weight[num_guesses:], bias[num_guesses:]
         losses, of_bias = read.new_zeros(2, num_losses)
         at_once, start = max(LEAST_VALUES, CACHED_LOGITS // max(1, len(read))), 0
         ctx.blocks, gradients = [], []
@@ -83,13 +84,12 @@ class _HeadLosses(torch.autograd.Function):
             for first in range(0, num_values, at_once):
                 some = slice(first, min(num_values, first + at_once))
                 block = slice(start + some.start, start + some.stop)
-                of_head = slice(num_guesses + block.start, num_guesses + block.stop)
-                logits = read @ weight[of_head].t()
-                of_values = (is_so[:, some], is_used, None if left_out is None else left_out[:, some])
+                logits = read @ of_values[block].t()
+                came = (is_so[:, some], is_used, None if left_out is None else left_out[:, some])
                 found = (losses[block], of_bias[block], is_learned)
-                kernels.call("value_losses", *logits.shape, logits, bias[of_head], num_values, *of_values, *found)
+                kernels.call("value_losses", *logits.shape, logits, biases[block], num_values, *came, *found)
                 if is_learned:
-                    ctx.blocks.append((block, of_head))
+                    ctx.blocks.append(block)
                     gradients.append(logits)
             start += num_values
         ctx.num_guesses = num_guesses
@@ -101,14 +101,14 @@ class _HeadLosses(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
         weight, read, of_bias_losses, *of_logits = ctx.saved_tensors
         of_guesses, of_losses = gradients
-        of_weight, guessed = torch.empty_like(weight), slice(ctx.num_guesses)
-        torch.mm(of_guesses.t(), read, out=of_weight[guessed])
+        of_weight, first = torch.empty_like(weight), ctx.num_guesses
+        torch.mm(of_guesses.t(), read, out=of_weight[:first])
         of_bias = torch.cat([of_guesses.sum(dim=0), of_bias_losses * of_losses])
-        of_read = of_guesses @ weight[guessed]
-        for (block, of_head), gradient in zip(ctx.blocks, of_logits, strict=True):
+        of_read = of_guesses @ weight[:first]
+        for block, gradient in zip(ctx.blocks, of_logits, strict=True):
             weighted = gradient * of_losses[block]
-            of_read.addmm_(weighted, weight[of_head])
-            torch.mm(weighted.t(), read, out=of_weight[of_head])
+            of_read.addmm_(weighted, weight[first:][block])
+            torch.mm(weighted.t(), read, out=of_weight[first:][block])
         return of_weight, of_bias, of_read, None, None
 
 

@@ -1,7 +1,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
+from threading import Barrier, Lock
 
 import pytest
 import torch
@@ -37,14 +37,17 @@ def test_two_that_overlap_leave_the_number_of_threads_as_it_was() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("num_items", [0, 1, 2, 7])
 def test_results_come_in_order_and_no_more_are_computed_than_there_are_threads(size: int, num_items: int) -> None:
-    lock, running, most, begun = Lock(), 0, 0, 0
+    at_once = min(size, num_items)
+    lock, all_there, running, most, begun = Lock(), Barrier(max(1, at_once)), 0, 0, 0
 
     def work(item: int) -> int:
         nonlocal running, most, begun
         with lock:
             running, begun = running + 1, begun + 1
             most = max(most, running)
-        time.sleep(0.003 * (num_items - item))
+        if item < at_once:
+            all_there.wait(timeout=60)  # so many do run at the same time
+        time.sleep(0.001 * (num_items - item))  # the first is the last to end
         with lock:
             running -= 1
         return item * item
@@ -53,7 +56,7 @@ def test_results_come_in_order_and_no_more_are_computed_than_there_are_threads(s
         for number, found in enumerate(threads.map(work, range(num_items))):
             assert found == number * number
             assert begun <= number + 2 + size  # little that is done lies about
-    assert most == min(size, num_items)
+    assert most == at_once
 
 
 def test_a_chunk_that_fails_ends_all_and_the_next_are_not_begun() -> None:
