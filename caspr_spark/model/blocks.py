@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caspr_spark.model import small_heads
+from caspr_spark.model import fused_block
 from caspr_spark.model.dropout import Dropout
 from caspr_spark.model.forgetting import Forgetting
 from caspr_spark.model.norm import LayerNorm
@@ -39,9 +39,6 @@ class Attention(nn.Module):
         query_BTD, key_value_BUX = self.query(events_BTD), self.key_value(seen_BUD)
         if isinstance(mask, Forgetting):
             mixed_BTD = mask.attention(query_BTD, key_value_BUX)
-        elif small_heads.suits(query_BTD, self.num_heads, mask):
-            is_seen_BU = None if mask is None else mask[:, 0, 0]
-            mixed_BTD = small_heads.attention(query_BTD, key_value_BUX, self.num_heads, is_seen_BU, is_causal=is_causal)
         else:
             query_BHTK = self._heads(query_BTD)
             key_BHUK, value_BHUK = (self._heads(part_BUD) for part_BUD in key_value_BUX.chunk(2, dim=-1))
@@ -69,11 +66,8 @@ class EncoderBlock(nn.Module):
 
     def forward(self, events_BTD: Tensor, mask: Tensor | Forgetting) -> Tensor:
         """`mask` says which event sees which, as in `Attention`; with a `Forgetting` events are [L, D]."""
-        normed_BTD = self.norm(events_BTD)
-        attended_BTD = self.attention(normed_BTD, normed_BTD, mask)
-        events_BTD = self.dropout(attended_BTD, events_BTD)
-        added_BTD: Tensor = self.dropout(self.feed_forward(events_BTD), events_BTD)
-        return added_BTD
+        events_BTD = _attended(events_BTD, None, self.norm, self.attention, self.dropout, mask)
+        return _fed(events_BTD, self.feed_forward, self.dropout)
 
 
 class DecoderBlock(nn.Module):
@@ -90,12 +84,39 @@ class DecoderBlock(nn.Module):
 
     def forward(self, events_BTD: Tensor, memory_BUD: Tensor, may_see_BU: Tensor) -> Tensor:
         """Each place sees itself and the places before it, and the memory where `may_see_BU`."""
-        normed_BTD = self.norm(events_BTD)
-        events_BTD = self.dropout(self.attention(normed_BTD, normed_BTD, None, is_causal=True), events_BTD)
-        recalled_BTD = self.memory_attention(self.memory_norm(events_BTD), memory_BUD, may_see_BU[:, None, None, :])
-        events_BTD = self.dropout(recalled_BTD, events_BTD)
-        added_BTD: Tensor = self.dropout(self.feed_forward(events_BTD), events_BTD)
-        return added_BTD
+        dropout, mask = self.dropout, may_see_BU[:, None, None, :]
+        events_BTD = _attended(events_BTD, None, self.norm, self.attention, dropout, None, is_causal=True)
+        events_BTD = _attended(events_BTD, memory_BUD, self.memory_norm, self.memory_attention, dropout, mask)
+        return _fed(events_BTD, self.feed_forward, dropout)
+
+
+def _attended(
+    events_BTD: Tensor,
+    memory_BUD: Tensor | None,
+    norm: LayerNorm,
+    attention: Attention,
+    dropout: Dropout,
+    mask: Tensor | Forgetting | None,
+    *,
+    is_causal: bool = False,
+) -> Tensor:
+    """The events, and what they attend to in the memory, or, where there is none, in the events themselves."""
+    if fused_block.suits_attention(events_BTD, attention.num_heads, mask):
+        is_seen_BU = mask[:, 0, 0] if isinstance(mask, Tensor) else None
+        return fused_block.attended(events_BTD, memory_BUD, norm, attention, dropout, is_seen_BU, is_causal=is_causal)
+    normed_BTD = norm(events_BTD)
+    seen_BUD = normed_BTD if memory_BUD is None else memory_BUD
+    added_BTD: Tensor = dropout(attention(normed_BTD, seen_BUD, mask, is_causal=is_causal), events_BTD)
+    return added_BTD
+
+
+def _fed(events: Tensor, layers: nn.Sequential, dropout: Dropout) -> Tensor:
+    """The events, and what the position-wise layers make of them."""
+    norm, up, _, inner_dropout, down = layers
+    if fused_block.suits_feed_forward(events, up.out_features):
+        return fused_block.fed(events, norm, up, inner_dropout, down, dropout)
+    added: Tensor = dropout(layers(events), events)
+    return added
 
 
 def _feed_forward(width: int, hidden: int, dropout: float) -> nn.Sequential:

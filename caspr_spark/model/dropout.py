@@ -1,6 +1,6 @@
 """Dropout that draws 16 bits a number, and on a CPU makes them as it goes over the numbers, once (`kernels.c`)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,15 @@ NUMBERS_A_DRAW = 4
 """Whose bits are those of one output of the generator."""
 
 
+class Draw(NamedTuple):
+    """Which of the numbers are wiped: those whose 16 bits, as `kernels.c` makes them of `key`, are below `least`."""
+
+    key: int
+    least: int
+    scale: float
+    """Of what is kept."""
+
+
 class Dropout(nn.Module):
     """As nn.Dropout, and that on a GPU; on a CPU several times as fast, and nothing is kept for the gradient.
 
@@ -27,39 +36,47 @@ class Dropout(nn.Module):
 
     def forward(self, values: Tensor, onto: Tensor | None = None) -> Tensor:
         """`values` after dropout, and `onto`, of the same shape, added to them."""
-        if self.training and self.num_wiped > 0:
+        if self.wipes:
             if values.device.type == "cpu":
-                key = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None, generator=chance.of_chunk()))
-                added: Tensor = _Dropped.apply(values, onto, key, self.num_wiped)  # type: ignore[no-untyped-call]
+                added: Tensor = _Dropped.apply(values, onto, self.draw())  # type: ignore[no-untyped-call]
                 return added
             values = functional.dropout(values, self.num_wiped / NUM_DRAWN)
         return values if onto is None else onto + values
 
+    @property
+    def wipes(self) -> bool:
+        return self.training and self.num_wiped > 0
+
+    def draw(self) -> Draw:
+        """The next one of a CPU; one by which nothing is wiped takes nothing from the generator."""
+        if not self.wipes:
+            return Draw(0, SMALLEST, 1.0)
+        key = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None, generator=chance.of_chunk()))
+        return Draw(key, self.num_wiped + SMALLEST, NUM_DRAWN / max(1, NUM_DRAWN - self.num_wiped))
+
 
 class _Dropped(torch.autograd.Function):
-    """The bits follow from `key`: the gradient makes them anew."""
+    """The bits follow from the key: the gradient makes them anew."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, onto: Tensor | None, key: int, num_wiped: int) -> Tensor:
-        ctx.key, ctx.num_wiped, ctx.has_more = key, num_wiped, onto is not None
-        return _dropped(values, onto, key, num_wiped)
+    def forward(ctx: Any, values: Tensor, onto: Tensor | None, draw: Draw) -> Tensor:
+        ctx.draw, ctx.has_more = draw, onto is not None
+        return _dropped(values, onto, draw)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor | None, None, None]:
-        of_values = _dropped(gradients[0], None, ctx.key, ctx.num_wiped)
-        return of_values, gradients[0] if ctx.has_more else None, None, None
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor | None, None]:
+        return _dropped(gradients[0], None, ctx.draw), gradients[0] if ctx.has_more else None, None
 
 
-def _dropped(values: Tensor, onto: Tensor | None, key: int, num_wiped: int) -> Tensor:
-    """`values` whose bits, a number from -32768, are not among the `num_wiped` smallest, and `onto`."""
-    least, scale = num_wiped + SMALLEST, NUM_DRAWN / max(1, NUM_DRAWN - num_wiped)
+def _dropped(values: Tensor, onto: Tensor | None, draw: Draw) -> Tensor:
+    """`values` without those that are wiped, and `onto`."""
     if kernels.can_take(values) and (onto is None or kernels.can_take(onto)):
         values, onto = values.contiguous(), None if onto is None else onto.contiguous()
         added = torch.empty_like(values)
-        kernels.call("dropped", values.numel(), values, onto, key, least, scale, added)
+        kernels.call("dropped", values.numel(), values, onto, *draw, added)
         return added
     places = torch.arange(-(-values.numel() // NUMBERS_A_DRAW))
-    bits = splitmix64(places * signed(GOLDEN) + key).view(torch.int16)[: values.numel()].view_as(values)
-    added = values * (bits > least - 1).float().mul_(scale)  # `least` itself may be beyond 16 bits
+    bits = splitmix64(places * signed(GOLDEN) + draw.key).view(torch.int16)[: values.numel()].view_as(values)
+    added = values * (bits > draw.least - 1).float().mul_(draw.scale)  # `least` itself may be beyond 16 bits
     return added if onto is None else added + onto

@@ -1,4 +1,4 @@
-/* What torch computes by many passes over memory, in one; compiled by caspr_spark/native.py, called by small_heads.py,
+/* What torch computes by many passes over memory, in one; compiled by caspr_spark/native.py, called by fused_block.py,
    forgetting.py, losses.py, norm.py, dropout.py, softplus.py, embedding.py and values.py. All arrays are contiguous floats unless it is said. */
 
 #include <math.h>
@@ -869,4 +869,255 @@ int class_losses(int64_t M, int64_t V, float *logits, const int64_t *ids, float 
         losses[m] = logf(sum) + (largest - of_own);
     }
     return 0;
+}
+
+/* The two halves of a transformer block, x + dropout(attention(norm(x))) and x + dropout(feed forward(norm(x))), and their
+   gradients. Some rows at a time go through all of a half while a cache holds them. Of what is computed on the way only the
+   attention's outcome is kept; the gradient computes the rest anew.
+
+   D, F                   multiples of LANES
+   rows, out              [R, D]
+   weights of a layer     [out, in], as torch has them; bias [out]
+   least, scale           of dropout, as above; a key for each of them
+   of_...                 gradients: of_out [R, D] is given, of_rows is written; those of weights are what is added to */
+
+enum { AT_ONCE = 64 };
+
+/* A part of `product`, of so many rows and vectors, constants. */
+INLINE void part_of_product(
+    const int rows, const int vectors, int64_t K, const float *left, int64_t left_row, int64_t left_step,
+    const float *right, int64_t right_row, const float *onto, int64_t onto_row, float *out, int64_t out_row)
+{
+    floats sums[8][2], other[2];
+    for (int i = 0; i < rows; i++) {
+        for (int j = 0; j < vectors; j++) sums[i][j] = onto ? *(const floats *)(onto + i * onto_row + j * LANES) : all(0);
+    }
+    for (int64_t k = 0; k < K; k++) {
+        for (int j = 0; j < vectors; j++) {
+            other[j] = *(const floats *)(right + k * right_row + j * LANES);
+            HELD(other[j]);
+        }
+        for (int i = 0; i < rows; i++) {
+            for (int j = 0; j < vectors; j++) sums[i][j] += left[i * left_row + k * left_step] * other[j];
+        }
+    }
+    for (int i = 0; i < rows; i++) {
+        for (int j = 0; j < vectors; j++) *(floats *)(out + i * out_row + j * LANES) = sums[i][j];
+    }
+}
+
+/* out [M, N] = onto [M, N] (NULL: 0) + left [M, K] times right [K, N]; N is a multiple of LANES. `..._row`: floats from one
+   row to the next; `left_step`: from one column to the next. */
+static void product(
+    int64_t M, int64_t N, int64_t K, const float *left, int64_t left_row, int64_t left_step,
+    const float *right, int64_t right_row, const float *onto, int64_t onto_row, float *out, int64_t out_row)
+{
+    enum { WIDE = LANES == 16 ? 8 : 4 };
+#define PART(rows, vectors) part_of_product(rows, vectors, K, left + m * left_row, left_row, left_step, right + n, right_row, \
+    onto ? onto + m * onto_row + n : NULL, onto_row, out + m * out_row + n, out_row)
+    int64_t n = 0, m;
+    for (; n + 2 * LANES <= N; n += 2 * LANES) {
+        for (m = 0; m + WIDE <= M; m += WIDE) PART(WIDE, 2);
+        for (; m + 2 <= M; m += 2) PART(2, 2);
+        for (; m < M; m++) PART(1, 2);
+    }
+    if (n < N) {
+        for (m = 0; m + 8 <= M; m += 8) PART(8, 1);
+        for (; m + 2 <= M; m += 2) PART(2, 1);
+        for (; m < M; m++) PART(1, 1);
+    }
+}
+
+/* A layer of M rows: rows times weight' + bias. `turned`: weight', [in, out]. */
+static void layer(int64_t M, int64_t in, int64_t out, const float *rows, const float *turned, const float *bias, float *found)
+{
+    product(M, out, in, rows, in, 1, turned, out, bias, 0, found, out);
+}
+
+/* Its gradients: of_rows, written, and those that are added to; of_rows or of_bias may be NULL. `onto`: as of product. */
+static void layer_backward(
+    int64_t M, int64_t in, int64_t out, const float *rows, const float *weight, const float *of_found,
+    const float *onto, float *of_rows, float *of_weight, float *of_bias)
+{
+    product(out, in, M, of_found, 1, out, rows, in, of_weight, in, of_weight, in);
+    product(M, in, out, of_found, out, 1, weight, in, onto, in, of_rows, in);
+    for (int64_t n = 0; of_bias && n < out; n += LANES) {
+        floats sum = *(floats *)(of_bias + n);
+        for (int64_t m = 0; m < M; m++) sum += *(const floats *)(of_found + m * out + n);
+        *(floats *)(of_bias + n) = sum;
+    }
+}
+
+static void turn(int64_t out, int64_t in, const float *weight, float *turned)
+{
+    for (int64_t i = 0; i < in; i++) {
+        for (int64_t o = 0; o < out; o++) turned[i * out + o] = weight[o * in + i];
+    }
+}
+
+/* Dropout as above of N numbers from number `first`, a multiple of 4, on; all are kept where no bits are below `least`. */
+static void dropped_from(
+    int64_t first, int64_t N, const float *values, const float *onto, int64_t key, int64_t least, float scale, float *out)
+{
+    if (least > INT16_MIN) {
+        dropped(N, values, onto, (int64_t)((uint64_t)key + first / 4 * GOLDEN), least, scale, out);
+        return;
+    }
+    for (int64_t n = 0; n < N; n++) out[n] = onto ? values[n] + onto[n] : values[n];
+}
+
+/* x times the chance that a standard normal number is below x, and its derivative. The chance by Abramowitz and Stegun,
+   7.1.26, to 1e-7. */
+INLINE floats gelu_of(floats x, floats *slope)
+{
+    floats density = exp2_of(x * x * (-0.5f * LOG2_E)), t = 1 / (1 + 0.231641888f * larger(x, -x));
+    floats p = all(0.5307027145f);
+    p = p * t - 0.7265760130f;
+    p = p * t + 0.7107068705f;
+    p = p * t - 0.1422483680f;
+    p = p * t + 0.1274147960f;
+    floats beyond = p * t * density, below = where(x < 0.0f, beyond, 1 - beyond);
+    *slope = below + x * density * 0.398942280f;
+    return x * below;
+}
+
+/* Of M rows: their norm, what the first layer makes of it, [M, F], that through GELU and dropout, and GELU's derivative. */
+typedef struct { float *normed, *means, *scales, *hidden, *slopes; } Fed;
+
+static void fed_of(
+    int64_t first, int64_t M, int64_t D, int64_t F, const float *rows, const float *norm_weight, const float *norm_bias,
+    float epsilon, const float *up_turned, const float *up_bias, int64_t key, int64_t least, float scale, const Fed *to)
+{
+    norm_forward(M, D, rows, norm_weight, norm_bias, epsilon, to->normed, to->means, to->scales);
+    layer(M, D, F, to->normed, up_turned, up_bias, to->hidden);
+    for (int64_t n = 0; n < M * F; n += LANES) {
+        floats slope;
+        *(floats *)(to->hidden + n) = gelu_of(*(const floats *)(to->hidden + n), &slope);
+        *(floats *)(to->slopes + n) = slope;
+    }
+    dropped_from(first * F, M * F, to->hidden, NULL, key, least, scale, to->hidden);
+}
+
+/* `up` [F, D], `down` [D, F] */
+int feed_forward(
+    int64_t R, int64_t D, int64_t F, const float *rows, const float *norm_weight, const float *norm_bias, float epsilon,
+    const float *up, const float *up_bias, const float *down, const float *down_bias,
+    int64_t inner_key, int64_t key, int64_t least, float scale, float *out)
+{
+    float *up_turned = room(sizeof(float) * (2 * D * F + AT_ONCE * (2 * D + 2 * F + 2)));
+    if (!up_turned) return 1;
+    float *down_turned = up_turned + D * F, *normed = down_turned + D * F, *mixed = normed + AT_ONCE * D;
+    float *hidden = mixed + AT_ONCE * D, *slopes = hidden + AT_ONCE * F, *means = slopes + AT_ONCE * F;
+    const Fed to = {normed, means, means + AT_ONCE, hidden, slopes};
+    turn(F, D, up, up_turned);
+    turn(D, F, down, down_turned);
+    for (int64_t r = 0; r < R; r += AT_ONCE) {
+        const int64_t M = R - r < AT_ONCE ? R - r : AT_ONCE;
+        fed_of(r, M, D, F, rows + r * D, norm_weight, norm_bias, epsilon, up_turned, up_bias, inner_key, least, scale, &to);
+        layer(M, F, D, hidden, down_turned, down_bias, mixed);
+        dropped_from(r * D, M * D, mixed, rows + r * D, key, least, scale, out + r * D);
+    }
+    free(up_turned);
+    return 0;
+}
+
+int feed_forward_backward(
+    int64_t R, int64_t D, int64_t F, const float *rows, const float *norm_weight, const float *norm_bias, float epsilon,
+    const float *up, const float *up_bias, const float *down,
+    int64_t inner_key, int64_t key, int64_t least, float scale, const float *of_out, float *of_rows,
+    float *of_norm_weight, float *of_norm_bias, float *of_up, float *of_up_bias, float *of_down, float *of_down_bias)
+{
+    float *up_turned = room(sizeof(float) * (D * F + AT_ONCE * (3 * D + 3 * F + 2)));
+    if (!up_turned) return 1;
+    float *normed = up_turned + D * F, *mixed = normed + AT_ONCE * D, *of_normed = mixed + AT_ONCE * D;
+    float *hidden = of_normed + AT_ONCE * D, *slopes = hidden + AT_ONCE * F, *of_hidden = slopes + AT_ONCE * F;
+    float *means = of_hidden + AT_ONCE * F, *scales = means + AT_ONCE;
+    const Fed to = {normed, means, scales, hidden, slopes};
+    turn(F, D, up, up_turned);
+    for (int64_t r = 0; r < R; r += AT_ONCE, rows += AT_ONCE * D, of_out += AT_ONCE * D, of_rows += AT_ONCE * D) {
+        const int64_t M = R - r < AT_ONCE ? R - r : AT_ONCE;
+        fed_of(r, M, D, F, rows, norm_weight, norm_bias, epsilon, up_turned, up_bias, inner_key, least, scale, &to);
+        dropped_from(r * D, M * D, of_out, NULL, key, least, scale, mixed);
+        layer_backward(M, F, D, hidden, down, mixed, NULL, of_hidden, of_down, of_down_bias);
+        dropped_from(r * F, M * F, of_hidden, NULL, inner_key, least, scale, of_hidden);
+        for (int64_t n = 0; n < M * F; n += LANES) *(floats *)(of_hidden + n) *= *(const floats *)(slopes + n);
+        layer_backward(M, D, F, normed, up, of_hidden, NULL, of_normed, of_up, of_up_bias);
+        norm_backward(M, D, rows, norm_weight, means, scales, of_normed, of_rows, of_norm_weight, of_norm_bias);
+        for (int64_t n = 0; n < M * D; n += LANES) *(floats *)(of_rows + n) += *(const floats *)(of_out + n);
+    }
+    free(up_turned);
+    return 0;
+}
+
+/* Attention of small heads, [B, T, D] rows to those of `seen` [B, U, D]; NULL: to the rows themselves, normed. D is H * K.
+
+   query [D, D], key_value [2 * D, D] without a bias, output [D, D]
+   mixed                  [B, T, D]: what attention gives before the last layer
+   of_each                [2, B, H, T]: largest and share, as above */
+int attended(
+    int64_t B, int64_t T, int64_t U, int64_t H, int64_t K, const float *rows, const float *seen,
+    const float *norm_weight, const float *norm_bias, float epsilon, const float *query, const float *query_bias,
+    const float *key_value, const float *output, const float *output_bias, const uint8_t *is_seen, int64_t is_causal,
+    int64_t key, int64_t least, float scale, float *out, float *mixed, float *of_each)
+{
+    const int64_t D = H * K, customers = T < AT_ONCE ? AT_ONCE / T : 1, most = customers * T, most_seen = customers * U;
+    float *turned = room(sizeof(float) * (4 * D * D + most * (3 * D + 2) + 2 * most_seen * D));
+    if (!turned) return 1;
+    float *turned_pair = turned + D * D, *turned_output = turned_pair + 2 * D * D, *normed = turned_output + D * D;
+    float *asked = normed + most * D, *added = asked + most * D, *pairs = added + most * D, *means = pairs + 2 * most_seen * D;
+    int failed = 0;
+    turn(D, D, query, turned);
+    turn(2 * D, D, key_value, turned_pair);
+    turn(D, D, output, turned_output);
+    for (int64_t b = 0; b < B && !failed; b += customers) {
+        const int64_t some = B - b < customers ? B - b : customers, M = some * T, at = b * T * D;
+        norm_forward(M, D, rows + at, norm_weight, norm_bias, epsilon, normed, means, means + most);
+        layer(M, D, D, normed, turned, query_bias, asked);
+        product(some * U, 2 * D, D, seen ? seen + b * U * D : normed, D, 1, turned_pair, 2 * D, NULL, 0, pairs, 2 * D);
+        failed = attention_forward(some, T, U, H, K, asked, pairs, is_seen ? is_seen + b * U : NULL, is_causal,
+            mixed + at, of_each + b * H * T, of_each + (B + b) * H * T);
+        layer(M, D, D, mixed + at, turned_output, output_bias, added);
+        dropped_from(at, M * D, added, rows + at, key, least, scale, out + at);
+    }
+    free(turned);
+    return failed;
+}
+
+/* `of_seen`: written, where `seen` is not NULL. */
+int attended_backward(
+    int64_t B, int64_t T, int64_t U, int64_t H, int64_t K, const float *rows, const float *seen,
+    const float *norm_weight, const float *norm_bias, float epsilon, const float *query, const float *query_bias,
+    const float *key_value, const float *output, const uint8_t *is_seen, int64_t is_causal,
+    int64_t key, int64_t least, float scale, const float *mixed, const float *of_each, const float *of_out,
+    float *of_rows, float *of_seen, float *of_norm_weight, float *of_norm_bias, float *of_query, float *of_query_bias,
+    float *of_key_value, float *of_output, float *of_output_bias)
+{
+    const int64_t D = H * K, customers = T < AT_ONCE ? AT_ONCE / T : 1, most = customers * T, most_seen = customers * U;
+    float *turned = room(sizeof(float) * (3 * D * D + most * (6 * D + 2) + 4 * most_seen * D));
+    if (!turned) return 1;
+    float *turned_pair = turned + D * D, *normed = turned_pair + 2 * D * D, *asked = normed + most * D;
+    float *added = asked + most * D, *of_mixed = added + most * D, *of_asked = of_mixed + most * D;
+    float *of_normed = of_asked + most * D, *pairs = of_normed + most * D, *of_pairs = pairs + 2 * most_seen * D;
+    float *means = of_pairs + 2 * most_seen * D, *scales = means + most;
+    int failed = 0;
+    turn(D, D, query, turned);
+    turn(2 * D, D, key_value, turned_pair);
+    for (int64_t b = 0; b < B && !failed; b += customers) {
+        const int64_t some = B - b < customers ? B - b : customers, M = some * T, at = b * T * D, seen_at = b * U * D;
+        const float *read = seen ? seen + seen_at : normed;
+        norm_forward(M, D, rows + at, norm_weight, norm_bias, epsilon, normed, means, scales);
+        layer(M, D, D, normed, turned, query_bias, asked);
+        product(some * U, 2 * D, D, read, D, 1, turned_pair, 2 * D, NULL, 0, pairs, 2 * D);
+        dropped_from(at, M * D, of_out + at, NULL, key, least, scale, added);
+        layer_backward(M, D, D, mixed + at, output, added, NULL, of_mixed, of_output, of_output_bias);
+        failed = attention_backward(some, T, U, H, K, asked, pairs, is_seen ? is_seen + b * U : NULL, is_causal, mixed + at,
+            of_each + b * H * T, of_each + (B + b) * H * T, of_mixed, of_asked, of_pairs);
+        layer_backward(M, D, D, normed, query, of_asked, NULL, of_normed, of_query, of_query_bias);
+        float *of_read = seen ? of_seen + seen_at : of_normed;
+        layer_backward(some * U, D, 2 * D, read, key_value, of_pairs, seen ? NULL : of_normed, of_read, of_key_value, NULL);
+        norm_backward(M, D, rows + at, norm_weight, means, scales, of_normed, of_rows + at, of_norm_weight, of_norm_bias);
+        for (int64_t n = 0; n < M * D; n += LANES) *(floats *)(of_rows + at + n) += *(const floats *)(of_out + at + n);
+    }
+    free(turned);
+    return failed;
 }

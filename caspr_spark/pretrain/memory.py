@@ -11,7 +11,7 @@ from caspr_spark.model import kernels
 from caspr_spark.model.batch import chunk_events
 from caspr_spark.model.forgetting import HEADS
 from caspr_spark.model.network import Network
-from caspr_spark.model.small_heads import LARGEST_HEAD
+from caspr_spark.model.fused_block import LARGEST_HEAD
 from caspr_spark.model.wide import NUM_DRAWN, NUM_FREQUENT, is_wide, tables_of
 from caspr_spark.pretrain.chunks import MOST_CUSTOMERS, MOST_EVENTS, WHOLE_CHUNK
 from caspr_spark.pretrain.job import Job

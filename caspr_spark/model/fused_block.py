@@ -1,0 +1,158 @@
+"""The halves of a narrow transformer block on a CPU, each in one pass over the events (`kernels.c`).
+
+The same as the layers of `blocks` one after the other, which there spend their time on calls of small operators, during
+which other threads of Python wait, and keep what each of them made. Of a half the gradient needs but its rows and the
+attention's outcome; it makes the rest anew. The letters are those of `batch`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from caspr_spark.model import kernels
+from caspr_spark.model.dropout import Draw, Dropout
+
+if TYPE_CHECKING:
+    from caspr_spark.model.blocks import Attention
+
+LANES = 16
+"""Widths are multiples of it."""
+LARGEST_HEAD = 4
+"""Of attention; larger ones are faster in torch's."""
+WIDEST, WIDEST_HIDDEN = 64, 256
+"""Wider layers are matrix products most of all, and these are faster in torch's."""
+
+
+def suits_attention(events_BTD: Tensor, num_heads: int, mask: Any) -> bool:
+    """Whether the half with attention can be computed so, and is faster. `mask` as in `Attention`."""
+    width = events_BTD.shape[-1]
+    of_events = mask is None or (isinstance(mask, Tensor) and mask.shape[:3] == (len(events_BTD), 1, 1))
+    is_small = width // num_heads <= LARGEST_HEAD and events_BTD.numel() > 0
+    return of_events and is_small and _suits(events_BTD, width)
+
+
+def suits_feed_forward(events: Tensor, hidden: int) -> bool:
+    """Whether the half with the position-wise layers can be computed so, and is faster."""
+    return hidden % LANES == 0 and hidden <= WIDEST_HIDDEN and _suits(events, events.shape[-1])
+
+
+def _suits(events: Tensor, width: int) -> bool:
+    is_narrow = width % LANES == 0 and width <= WIDEST
+    return is_narrow and kernels.can_take(events) and not torch.is_autocast_enabled("cpu")
+
+
+def attended(
+    events_BTD: Tensor,
+    memory_BUD: Tensor | None,
+    norm: nn.LayerNorm,
+    attention: "Attention",
+    dropout: Dropout,
+    is_seen_BU: Tensor | None,
+    *,
+    is_causal: bool,
+) -> Tensor:
+    """events_BTD + dropout(attention(norm(events_BTD))), to the memory or, where there is none, to the events themselves.
+
+    With `is_causal` nobody attends to a later event. Who may see nothing gets NaN.
+    """
+    weights = (norm.weight, norm.bias, attention.query.weight, attention.query.bias, attention.key_value.weight)
+    weights += (attention.output.weight, attention.output.bias)
+    how = (is_seen_BU, is_causal, attention.num_heads, norm.eps, dropout.draw())
+    added_BTD: Tensor = _Attended.apply(events_BTD, memory_BUD, *weights, *how)  # type: ignore[no-untyped-call]
+    return added_BTD
+
+
+def fed(
+    events: Tensor, norm: nn.LayerNorm, up: nn.Linear, inner_dropout: Dropout, down: nn.Linear, dropout: Dropout
+) -> Tensor:
+    """events + dropout(down(inner_dropout(gelu(up(norm(events))))))."""
+    weights = (norm.weight, norm.bias, up.weight, up.bias, down.weight, down.bias)
+    draws = (inner_dropout.draw(), dropout.draw())
+    added: Tensor = _Fed.apply(events, *weights, norm.eps, *draws)  # type: ignore[no-untyped-call]
+    return added
+
+
+class _Attended(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        seen: Tensor | None,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        query: Tensor,
+        query_bias: Tensor,
+        key_value: Tensor,
+        output: Tensor,
+        output_bias: Tensor,
+        is_seen: Tensor | None,
+        is_causal: bool,
+        num_heads: int,
+        epsilon: float,
+        draw: Draw,
+    ) -> Tensor:
+        rows, seen = rows.contiguous(), None if seen is None else seen.contiguous()
+        is_seen = None if is_seen is None else is_seen.contiguous()
+        num_customers, num_events, width = rows.shape
+        num_seen = num_events if seen is None else seen.shape[1]
+        assert not is_causal or num_seen == num_events
+        assert is_seen is None or (is_seen.shape == (num_customers, num_seen) and is_seen.dtype == torch.bool)
+        ctx.sizes = (num_customers, num_events, num_seen, num_heads, width // num_heads)
+        ctx.is_causal, ctx.epsilon, ctx.draw = is_causal, epsilon, draw
+        added, mixed = torch.empty_like(rows), torch.empty_like(rows)
+        of_each = rows.new_empty(2, num_customers, num_heads, num_events)
+        given = (rows, seen, norm_weight, norm_bias, epsilon, query, query_bias, key_value, output, output_bias)
+        kernels.call("attended", *ctx.sizes, *given, is_seen, is_causal, *draw, added, mixed, of_each)
+        kept = (rows, seen, norm_weight, norm_bias, query, query_bias, key_value, output, is_seen, mixed, of_each)
+        ctx.save_for_backward(*kept)
+        return added
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        rows, seen, *weights, is_seen, mixed, of_each = ctx.saved_tensors
+        norm_weight, norm_bias, query, query_bias, key_value, output = weights
+        of_rows, of_seen = torch.empty_like(rows), None if seen is None else torch.empty_like(seen)
+        of_weights = [torch.zeros_like(weight) for weight in (*weights, norm_bias)]
+        layers = (norm_weight, norm_bias, ctx.epsilon, query, query_bias, key_value, output)
+        given = (rows, seen, *layers, is_seen, ctx.is_causal, *ctx.draw, mixed, of_each, gradients[0].contiguous())
+        kernels.call("attended_backward", *ctx.sizes, *given, of_rows, of_seen, *of_weights)
+        return of_rows, of_seen, *of_weights, None, None, None, None, None
+
+
+class _Fed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        up: Tensor,
+        up_bias: Tensor,
+        down: Tensor,
+        down_bias: Tensor,
+        epsilon: float,
+        inner: Draw,
+        outer: Draw,
+    ) -> Tensor:
+        rows = rows.contiguous()
+        hidden, width = up.shape
+        ctx.sizes, ctx.epsilon = (rows.numel() // width, width, hidden), epsilon
+        ctx.drawn = (inner.key, *outer)
+        added = torch.empty_like(rows)
+        given = (rows, norm_weight, norm_bias, epsilon, up, up_bias, down, down_bias, *ctx.drawn)
+        kernels.call("feed_forward", *ctx.sizes, *given, added)
+        ctx.save_for_backward(rows, norm_weight, norm_bias, up, up_bias, down)
+        return added
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        rows, norm_weight, norm_bias, up, up_bias, down = ctx.saved_tensors
+        of_rows = torch.empty_like(rows)
+        of_weights = [torch.zeros_like(weight) for weight in (norm_weight, norm_bias, up, up_bias, down, norm_bias)]
+        given = (rows, norm_weight, norm_bias, ctx.epsilon, up, up_bias, down, *ctx.drawn, gradients[0].contiguous())
+        kernels.call("feed_forward_backward", *ctx.sizes, *given, of_rows, *of_weights)
+        return of_rows, *of_weights, None, None, None
