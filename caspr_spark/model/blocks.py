@@ -1,5 +1,7 @@
 """The transformer block of encoder and decoder: pre-norm, residual, with masked padding. No statistic of a batch."""
 
+from typing import cast
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -112,7 +114,7 @@ def _attended(
 
 def _fed(events: Tensor, layers: nn.Sequential, dropout: Dropout) -> Tensor:
     """The events, and what the position-wise layers make of them."""
-    norm, up, _, inner_dropout, down = layers
+    norm, up, _, inner_dropout, down = cast("tuple[LayerNorm, nn.Linear, nn.GELU, Dropout, nn.Linear]", tuple(layers))
     if fused_block.suits_feed_forward(events, up.out_features):
         return fused_block.fed(events, norm, up, inner_dropout, down, dropout)
     added: Tensor = dropout(layers(events), events)

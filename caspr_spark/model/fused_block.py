@@ -20,27 +20,38 @@ if TYPE_CHECKING:
 LANES = 16
 """Widths are multiples of it."""
 LARGEST_HEAD = 4
-"""Of attention; larger ones are faster in torch's."""
+"""Numbers of a head; larger ones are as fast with torch's matrix products."""
 WIDEST, WIDEST_HIDDEN = 64, 256
-"""Wider layers are matrix products most of all, and these are faster in torch's."""
+"""Wider layers are matrix products most of all, which are as fast in torch's."""
 
 
-def suits_attention(events_BTD: Tensor, num_heads: int, mask: Any) -> bool:
-    """Whether the half with attention can be computed so, and is faster. `mask` as in `Attention`."""
-    width = events_BTD.shape[-1]
+def takes_attention(width: int, num_heads: int) -> bool:
+    """Whether attention of this shape is computed so, on a CPU, where a mask is of events alone."""
+    return _takes(width) and width // num_heads <= LARGEST_HEAD
+
+
+def takes_feed_forward(width: int, hidden: int) -> bool:
+    """Whether position-wise layers of this shape are computed so, on a CPU."""
+    return _takes(width) and hidden % LANES == 0 and hidden <= WIDEST_HIDDEN
+
+
+def _takes(width: int) -> bool:
+    return width % LANES == 0 and width <= WIDEST and kernels.are_there()
+
+
+def suits_attention(events_BTD: Tensor, num_heads: int, mask: object) -> bool:
+    """Whether these events' attention is computed so. `mask` as in `Attention`."""
     of_events = mask is None or (isinstance(mask, Tensor) and mask.shape[:3] == (len(events_BTD), 1, 1))
-    is_small = width // num_heads <= LARGEST_HEAD and events_BTD.numel() > 0
-    return of_events and is_small and _suits(events_BTD, width)
+    return of_events and takes_attention(events_BTD.shape[-1], num_heads) and _suits(events_BTD)
 
 
 def suits_feed_forward(events: Tensor, hidden: int) -> bool:
-    """Whether the half with the position-wise layers can be computed so, and is faster."""
-    return hidden % LANES == 0 and hidden <= WIDEST_HIDDEN and _suits(events, events.shape[-1])
+    """Whether these events' position-wise layers are computed so."""
+    return takes_feed_forward(events.shape[-1], hidden) and _suits(events)
 
 
-def _suits(events: Tensor, width: int) -> bool:
-    is_narrow = width % LANES == 0 and width <= WIDEST
-    return is_narrow and kernels.can_take(events) and not torch.is_autocast_enabled("cpu")
+def _suits(events: Tensor) -> bool:
+    return events.numel() > 0 and kernels.can_take(events) and not torch.is_autocast_enabled("cpu")
 
 
 def attended(
@@ -53,12 +64,13 @@ def attended(
     *,
     is_causal: bool,
 ) -> Tensor:
-    """events_BTD + dropout(attention(norm(events_BTD))), to the memory or, where there is none, to the events themselves.
+    """events_BTD + dropout(attention(norm(events_BTD))).
 
-    With `is_causal` nobody attends to a later event. Who may see nothing gets NaN.
+    They attend to the memory or, where there is none, to one another; with `is_causal` nobody to a later event. Who may
+    see nothing gets NaN.
     """
-    weights = (norm.weight, norm.bias, attention.query.weight, attention.query.bias, attention.key_value.weight)
-    weights += (attention.output.weight, attention.output.bias)
+    query, output = attention.query, attention.output
+    weights = (norm.weight, norm.bias, query.weight, query.bias, attention.key_value.weight, output.weight, output.bias)
     how = (is_seen_BU, is_causal, attention.num_heads, norm.eps, dropout.draw())
     added_BTD: Tensor = _Attended.apply(events_BTD, memory_BUD, *weights, *how)  # type: ignore[no-untyped-call]
     return added_BTD

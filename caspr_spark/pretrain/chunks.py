@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from caspr_spark.model.batch import chunk_events, even_groups
 
-MOST_CUSTOMERS, MOST_EVENTS = 256, 4096
+MOST_CUSTOMERS, MOST_EVENTS = 512, 8192
 """Of a chunk: more would be faster for short histories, and keep more in memory."""
 LEAST_CHUNKS = 2
 """Of a batch, or a small one would keep one thread busy. The same for any number of threads: so is the training."""

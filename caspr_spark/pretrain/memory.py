@@ -7,11 +7,10 @@ import torch
 from caspr_spark.config import ModelSection
 from caspr_spark.errors import ConfigError
 from caspr_spark.manifest import Layout, SequenceManifest
-from caspr_spark.model import kernels
+from caspr_spark.model import fused_block, kernels
 from caspr_spark.model.batch import chunk_events
 from caspr_spark.model.forgetting import HEADS
 from caspr_spark.model.network import Network
-from caspr_spark.model.fused_block import LARGEST_HEAD
 from caspr_spark.model.wide import NUM_DRAWN, NUM_FREQUENT, is_wide, tables_of
 from caspr_spark.pretrain.chunks import MOST_CUSTOMERS, MOST_EVENTS, WHOLE_CHUNK
 from caspr_spark.pretrain.job import Job
@@ -23,6 +22,8 @@ ROWS = 5
 """Of each row of a table that a step meets: its gradients, their sum, and what Adam moves."""
 NUMBERS_A_LAYER = 24
 """That a layer of the network keeps of an event for the gradient, in its width; measured at 17 to 22."""
+NUMBERS_A_NARROW_LAYER = 12
+"""The same, where both of its halves are computed in one go (`fused_block`); measured at 4 to 8."""
 LOGITS = 3
 """Numbers that are kept for each value that is guessed, where nothing is compiled: logit, probability and gradient."""
 SMALL_VOCABULARY = 100_000
@@ -44,6 +45,9 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
         events = max(events, WHOLE_CHUNK * layout.max_events)
     customers = min(MOST_CUSTOMERS, job.pretrain.batch_size)
     num_layers = 1 + model.encoder_layers + (model.decoder_layers if model.objectives.masked else 0)
+    is_narrow = fused_block.takes_attention(model.width, model.num_heads)
+    is_narrow &= fused_block.takes_feed_forward(model.width, model.feed_forward)
+    kept = model.width * (NUMBERS_A_NARROW_LAYER if is_narrow else NUMBERS_A_LAYER)
     attended = events * layout.max_events * model.num_heads if _keeps_scores(model) else 0
     num_ids = [one.num_ids for one in layout.categorical] + [one.num_ids for one in layout.sets]
     num_values = sum(NUM_FREQUENT + NUM_DRAWN if is_wide(number) else number for number in num_ids)
@@ -54,7 +58,7 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
         guessed += customers * job.pretrain.as_of_times * num_values
     if network.future is not None:
         guessed += customers * job.pretrain.as_of_times * network.future.linear.out_features
-    of_chunk = 4 * (events * model.width * NUMBERS_A_LAYER * num_layers + 2 * attended + LOGITS * round(guessed))
+    of_chunk = 4 * (events * kept * num_layers + 2 * attended + LOGITS * round(guessed))
     return {
         "weights, their gradients and moments": 4 * (num_weights * COPIES + num_dense + ROWS * of_rows),
         f"{threads} chunks of {events:,} events at a time, and their gradients": threads * (of_chunk + 4 * num_dense),
@@ -63,10 +67,10 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
 
 def _keeps_scores(model: ModelSection) -> bool:
     """Whether attention keeps a number for each pair of events: torch's may, our own does not."""
-    head, is_compiled = model.width // model.num_heads, kernels.are_there()
-    with_small_heads, that_forgets = not (is_compiled and head <= LARGEST_HEAD), not (is_compiled and head in HEADS)
-    of_encoder = {"caspr": with_small_heads, "transformer": that_forgets}.get(model.encoder, False)
-    return of_encoder or (model.objectives.masked > 0 and with_small_heads)
+    of_torch = not fused_block.takes_attention(model.width, model.num_heads)
+    that_forgets = not (kernels.are_there() and model.width // model.num_heads in HEADS)
+    of_encoder = {"caspr": of_torch, "transformer": that_forgets}.get(model.encoder, False)
+    return of_encoder or (model.objectives.masked > 0 and of_torch)
 
 
 def check_memory(job: Job, manifest: SequenceManifest) -> None:
