@@ -236,7 +236,9 @@ def _embedded(part: dict[str, Any], folder: Path, place: Path) -> dict[str, Any]
         return time.monotonic() - started
 
     seconds_of(1)
-    times = math.ceil(SPARK_SECONDS / seconds_of(1))
+    times = 1
+    while (seconds := seconds_of(times)) < SPARK_SECONDS:
+        times = math.ceil(times * min(8, 1.2 * SPARK_SECONDS / seconds))
     rate = times * part["customers"] / min(seconds_of(times) for _ in range(REPEATS))
     spark.stop()
     return {

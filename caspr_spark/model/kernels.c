@@ -881,7 +881,7 @@ int class_losses(int64_t M, int64_t V, float *logits, const int64_t *ids, float 
    least, scale           of dropout, as above; a key for each of them
    of_...                 gradients: of_out [R, D] is given, of_rows is written; those of weights are what is added to */
 
-enum { AT_ONCE = 64 };
+enum { AT_ONCE = 64 }; /* rows */
 
 /* A part of `product`, of so many rows and vectors, constants. */
 INLINE void part_of_product(
@@ -934,7 +934,7 @@ static void layer(int64_t M, int64_t in, int64_t out, const float *rows, const f
     product(M, out, in, rows, in, 1, turned, out, bias, 0, found, out);
 }
 
-/* Its gradients: of_rows, written, and those that are added to; of_rows or of_bias may be NULL. `onto`: as of product. */
+/* Its gradients: of_rows, `onto` (NULL: 0) and what is found, and those that are added to; of_bias may be NULL. */
 static void layer_backward(
     int64_t M, int64_t in, int64_t out, const float *rows, const float *weight, const float *of_found,
     const float *onto, float *of_rows, float *of_weight, float *of_bias)
