@@ -7,10 +7,10 @@ alone.
 
 import gc
 import sys
+import zipimport
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from zipimport import zipimporter
 
 import numpy as np
 import pyarrow as pa
@@ -140,13 +140,14 @@ def _loaded(checkpoint: str, model_version: str, runtime: Runtime) -> LoadedEnco
 
 
 def _forget_archives() -> None:
-    """Take archives of modules out of Python's sight until it imports from them again.
+    """Take archives of modules out of Python's sight until it imports from them again, and then reads them anew.
 
-    Spark has their directories read anew at the start of every task, a third of a second for its own.
+    Spark has their directories read at the start of every task, a third of a second for its own.
     """
     for path, finder in list(sys.path_importer_cache.items()):
-        if isinstance(finder, zipimporter):
+        if isinstance(finder, zipimport.zipimporter):
             del sys.path_importer_cache[path]
+            zipimport._zip_directory_cache.pop(finder.archive, None)  # type: ignore[attr-defined]
 
 
 def _flat(column: pa.Array, num_rows: int) -> NDArray[np.generic]:

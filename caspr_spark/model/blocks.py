@@ -103,7 +103,7 @@ def _attended(
     is_causal: bool = False,
 ) -> Tensor:
     """The events, and what they attend to in the memory, or, where there is none, in the events themselves."""
-    if fused_block.suits_attention(events_BTD, attention.num_heads, mask):
+    if fused_block.suits_attention(events_BTD, memory_BUD, norm, attention, mask):
         is_seen_BU = mask[:, 0, 0] if isinstance(mask, Tensor) else None
         return fused_block.attended(events_BTD, memory_BUD, norm, attention, dropout, is_seen_BU, is_causal=is_causal)
     normed_BTD = norm(events_BTD)
@@ -115,7 +115,7 @@ def _attended(
 def _fed(events: Tensor, layers: nn.Sequential, dropout: Dropout) -> Tensor:
     """The events, and what the position-wise layers make of them."""
     norm, up, _, inner_dropout, down = cast("tuple[LayerNorm, nn.Linear, nn.GELU, Dropout, nn.Linear]", tuple(layers))
-    if fused_block.suits_feed_forward(events, up.out_features):
+    if fused_block.suits_feed_forward(events, norm, up.out_features):
         return fused_block.fed(events, norm, up, inner_dropout, down, dropout)
     added: Tensor = dropout(layers(events), events)
     return added

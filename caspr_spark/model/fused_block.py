@@ -1,10 +1,11 @@
 """The halves of a narrow transformer block on a CPU, each in one pass over the events (`kernels.c`).
 
 The same as the layers of `blocks` one after the other, which there spend their time on calls of small operators, during
-which other threads of Python wait, and keep what each of them made. Of a half the gradient needs but its rows and the
-attention's outcome; it makes the rest anew. The letters are those of `batch`.
+which other threads of Python wait, and keep what each of them made. Of a half the gradient needs but its rows, what
+attention gave and two numbers a head; it makes the rest anew. The letters are those of `batch`.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,41 +18,44 @@ from caspr_spark.model.dropout import Draw, Dropout
 if TYPE_CHECKING:
     from caspr_spark.model.blocks import Attention
 
-LANES = 16
-"""Widths are multiples of it."""
-LARGEST_HEAD = 4
-"""Numbers of a head; larger ones are as fast with torch's matrix products."""
+LARGEST_HEAD, WIDEST_OF_HEADS = 4, 256
+"""Numbers of a head; larger ones are as fast with torch's matrix products. Of all heads."""
 WIDEST, WIDEST_HIDDEN = 64, 256
-"""Wider layers are matrix products most of all, which are as fast in torch's."""
+"""Of position-wise layers; wider ones are matrix products most of all, which are as fast in torch's."""
 
 
 def takes_attention(width: int, num_heads: int) -> bool:
-    """Whether attention of this shape is computed so, on a CPU, where a mask is of events alone."""
-    return _takes(width) and width // num_heads <= LARGEST_HEAD
+    """Whether attention of this shape is computed so, on a CPU in float32, where a mask is of events alone."""
+    is_small = width // num_heads <= LARGEST_HEAD and width <= WIDEST_OF_HEADS
+    return is_small and width % kernels.LANES == 0 and kernels.are_there()
 
 
 def takes_feed_forward(width: int, hidden: int) -> bool:
-    """Whether position-wise layers of this shape are computed so, on a CPU."""
-    return _takes(width) and hidden % LANES == 0 and hidden <= WIDEST_HIDDEN
+    """Whether position-wise layers of this shape are computed so, on a CPU in float32."""
+    is_narrow = width <= WIDEST and hidden <= WIDEST_HIDDEN
+    return is_narrow and width % kernels.LANES == hidden % kernels.LANES == 0 and kernels.are_there()
 
 
-def _takes(width: int) -> bool:
-    return width % LANES == 0 and width <= WIDEST and kernels.are_there()
+def suits_attention(
+    events_BTD: Tensor, memory_BUD: Tensor | None, norm: nn.LayerNorm, attention: "Attention", mask: object
+) -> bool:
+    """Whether these events' attention is computed so. The memory and `mask` as in `Attention`."""
+    if not (_suits(events_BTD, norm) and (memory_BUD is None or kernels.can_take(memory_BUD))):
+        return False
+    if mask is not None and not (isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape[1:3] == (1, 1)):
+        return False
+    return takes_attention(events_BTD.shape[-1], attention.num_heads)
 
 
-def suits_attention(events_BTD: Tensor, num_heads: int, mask: object) -> bool:
-    """Whether these events' attention is computed so. `mask` as in `Attention`."""
-    of_events = mask is None or (isinstance(mask, Tensor) and mask.shape[:3] == (len(events_BTD), 1, 1))
-    return of_events and takes_attention(events_BTD.shape[-1], num_heads) and _suits(events_BTD)
-
-
-def suits_feed_forward(events: Tensor, hidden: int) -> bool:
+def suits_feed_forward(events: Tensor, norm: nn.LayerNorm, hidden: int) -> bool:
     """Whether these events' position-wise layers are computed so."""
-    return takes_feed_forward(events.shape[-1], hidden) and _suits(events)
+    return _suits(events, norm) and takes_feed_forward(events.shape[-1], hidden)
 
 
-def _suits(events: Tensor) -> bool:
-    return events.numel() > 0 and kernels.can_take(events) and not torch.is_autocast_enabled("cpu")
+def _suits(events: Tensor, norm: nn.LayerNorm) -> bool:
+    """`norm` stands for all weights of a block."""
+    can_take = kernels.can_take(events) and kernels.can_take(norm.weight)
+    return can_take and events.numel() > 0 and not torch.is_autocast_enabled("cpu")
 
 
 def attended(
@@ -105,18 +109,22 @@ class _Attended(torch.autograd.Function):
         epsilon: float,
         draw: Draw,
     ) -> Tensor:
-        rows, seen = rows.contiguous(), None if seen is None else seen.contiguous()
-        is_seen = None if is_seen is None else is_seen.contiguous()
         num_customers, num_events, width = rows.shape
         num_seen = num_events if seen is None else seen.shape[1]
         assert not is_causal or num_seen == num_events
-        assert is_seen is None or (is_seen.shape == (num_customers, num_seen) and is_seen.dtype == torch.bool)
+        rows, seen = _given(rows, rows.shape), None if seen is None else _given(seen, (num_customers, num_seen, width))
+        if is_seen is not None:
+            is_seen = is_seen.expand(num_customers, num_seen).contiguous()
+        norm_weight, norm_bias = _given(norm_weight, (width,)), _given(norm_bias, (width,))
+        query, query_bias = _given(query, (width, width)), _given(query_bias, (width,))
+        key_value, output = _given(key_value, (2 * width, width)), _given(output, (width, width))
         ctx.sizes = (num_customers, num_events, num_seen, num_heads, width // num_heads)
         ctx.is_causal, ctx.epsilon, ctx.draw = is_causal, epsilon, draw
         added, mixed = torch.empty_like(rows), torch.empty_like(rows)
         of_each = rows.new_empty(2, num_customers, num_heads, num_events)
-        given = (rows, seen, norm_weight, norm_bias, epsilon, query, query_bias, key_value, output, output_bias)
-        kernels.call("attended", *ctx.sizes, *given, is_seen, is_causal, *draw, added, mixed, of_each)
+        given = (rows, seen, norm_weight, norm_bias, epsilon, query, query_bias, key_value, output)
+        found = (added, mixed, of_each)
+        kernels.call("attended", *ctx.sizes, *given, _given(output_bias, (width,)), is_seen, is_causal, *draw, *found)
         kept = (rows, seen, norm_weight, norm_bias, query, query_bias, key_value, output, is_seen, mixed, of_each)
         ctx.save_for_backward(*kept)
         return added
@@ -149,13 +157,14 @@ class _Fed(torch.autograd.Function):
         inner: Draw,
         outer: Draw,
     ) -> Tensor:
-        rows = rows.contiguous()
-        hidden, width = up.shape
-        ctx.sizes, ctx.epsilon = (rows.numel() // width, width, hidden), epsilon
-        ctx.drawn = (inner.key, *outer)
+        hidden, width = len(up), rows.shape[-1]
+        rows = _given(rows, rows.shape)
+        norm_weight, norm_bias = _given(norm_weight, (width,)), _given(norm_bias, (width,))
+        up, up_bias, down = _given(up, (hidden, width)), _given(up_bias, (hidden,)), _given(down, (width, hidden))
+        ctx.sizes, ctx.epsilon, ctx.draws = (rows.numel() // width, width, hidden), epsilon, (*inner, *outer)
         added = torch.empty_like(rows)
-        given = (rows, norm_weight, norm_bias, epsilon, up, up_bias, down, down_bias, *ctx.drawn)
-        kernels.call("feed_forward", *ctx.sizes, *given, added)
+        given = (rows, norm_weight, norm_bias, epsilon, up, up_bias, down, _given(down_bias, (width,)))
+        kernels.call("feed_forward", *ctx.sizes, *given, *ctx.draws, added)
         ctx.save_for_backward(rows, norm_weight, norm_bias, up, up_bias, down)
         return added
 
@@ -165,6 +174,14 @@ class _Fed(torch.autograd.Function):
         rows, norm_weight, norm_bias, up, up_bias, down = ctx.saved_tensors
         of_rows = torch.empty_like(rows)
         of_weights = [torch.zeros_like(weight) for weight in (norm_weight, norm_bias, up, up_bias, down, norm_bias)]
-        given = (rows, norm_weight, norm_bias, ctx.epsilon, up, up_bias, down, *ctx.drawn, gradients[0].contiguous())
+        given = (rows, norm_weight, norm_bias, ctx.epsilon, up, up_bias, down, *ctx.draws, gradients[0].contiguous())
         kernels.call("feed_forward_backward", *ctx.sizes, *given, of_rows, *of_weights)
         return of_rows, *of_weights, None, None, None
+
+
+def _given(numbers: Tensor, shape: Sequence[int]) -> Tensor:
+    """As C reads them. Raises ValueError where it would read something else."""
+    if numbers.shape != torch.Size(shape) or not kernels.can_take(numbers):
+        found = f"{tuple(numbers.shape)} of {numbers.dtype} on {numbers.device}"
+        raise ValueError(f"block: expected {tuple(shape)} of float32 on the CPU, found {found}")
+    return numbers.contiguous()

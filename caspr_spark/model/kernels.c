@@ -195,8 +195,9 @@ static int padded(int size) { return (size + LANES - 1) / LANES * LANES; }
 
 #define FOR_K(call) switch (K) { case 1: call(1); break; case 2: call(2); break; case 3: call(3); break; case 4: call(4); }
 
-/* All functions that are called from outside return 0, 1 where memory is short, or 2 where an id is none of the values. */
-int attention_forward(
+/* These, and all functions that are called from outside, return 0, 1 where memory is short, or 2 where an id is none of
+   the values. */
+static int attention_forward(
     int64_t B, int64_t T, int64_t U, int64_t H, int64_t K, const float *query, const float *key_value,
     const uint8_t *is_seen, int64_t is_causal,
     float *out, float *largest, float *share)
@@ -218,7 +219,7 @@ int attention_forward(
     return 0;
 }
 
-int attention_backward(
+static int attention_backward(
     int64_t B, int64_t T, int64_t U, int64_t H, int64_t K, const float *query, const float *key_value,
     const uint8_t *is_seen, int64_t is_causal,
     const float *out, const float *largest, const float *share, const float *of_out, float *of_query, float *of_key_value)
@@ -872,8 +873,8 @@ int class_losses(int64_t M, int64_t V, float *logits, const int64_t *ids, float 
 }
 
 /* The two halves of a transformer block, x + dropout(attention(norm(x))) and x + dropout(feed forward(norm(x))), and their
-   gradients. Some rows at a time go through all of a half while a cache holds them. Of what is computed on the way only the
-   attention's outcome is kept; the gradient computes the rest anew.
+   gradients. Some rows at a time go through all of a half while a cache holds them. Of what is computed on the way only
+   what attention gives is kept, and largest and share; the gradient computes the rest anew.
 
    D, F                   multiples of LANES
    rows, out              [R, D]
@@ -1002,7 +1003,7 @@ static void fed_of(
 int feed_forward(
     int64_t R, int64_t D, int64_t F, const float *rows, const float *norm_weight, const float *norm_bias, float epsilon,
     const float *up, const float *up_bias, const float *down, const float *down_bias,
-    int64_t inner_key, int64_t key, int64_t least, float scale, float *out)
+    int64_t inner_key, int64_t inner_least, float inner_scale, int64_t key, int64_t least, float scale, float *out)
 {
     float *up_turned = room(sizeof(float) * (2 * D * F + AT_ONCE * (2 * D + 2 * F + 2)));
     if (!up_turned) return 1;
@@ -1013,7 +1014,8 @@ int feed_forward(
     turn(D, F, down, down_turned);
     for (int64_t r = 0; r < R; r += AT_ONCE) {
         const int64_t M = R - r < AT_ONCE ? R - r : AT_ONCE;
-        fed_of(r, M, D, F, rows + r * D, norm_weight, norm_bias, epsilon, up_turned, up_bias, inner_key, least, scale, &to);
+        fed_of(r, M, D, F, rows + r * D, norm_weight, norm_bias, epsilon, up_turned, up_bias,
+            inner_key, inner_least, inner_scale, &to);
         layer(M, F, D, hidden, down_turned, down_bias, mixed);
         dropped_from(r * D, M * D, mixed, rows + r * D, key, least, scale, out + r * D);
     }
@@ -1024,7 +1026,8 @@ int feed_forward(
 int feed_forward_backward(
     int64_t R, int64_t D, int64_t F, const float *rows, const float *norm_weight, const float *norm_bias, float epsilon,
     const float *up, const float *up_bias, const float *down,
-    int64_t inner_key, int64_t key, int64_t least, float scale, const float *of_out, float *of_rows,
+    int64_t inner_key, int64_t inner_least, float inner_scale, int64_t key, int64_t least, float scale,
+    const float *of_out, float *of_rows,
     float *of_norm_weight, float *of_norm_bias, float *of_up, float *of_up_bias, float *of_down, float *of_down_bias)
 {
     float *up_turned = room(sizeof(float) * (D * F + AT_ONCE * (3 * D + 3 * F + 2)));
@@ -1036,10 +1039,10 @@ int feed_forward_backward(
     turn(F, D, up, up_turned);
     for (int64_t r = 0; r < R; r += AT_ONCE, rows += AT_ONCE * D, of_out += AT_ONCE * D, of_rows += AT_ONCE * D) {
         const int64_t M = R - r < AT_ONCE ? R - r : AT_ONCE;
-        fed_of(r, M, D, F, rows, norm_weight, norm_bias, epsilon, up_turned, up_bias, inner_key, least, scale, &to);
+        fed_of(r, M, D, F, rows, norm_weight, norm_bias, epsilon, up_turned, up_bias, inner_key, inner_least, inner_scale, &to);
         dropped_from(r * D, M * D, of_out, NULL, key, least, scale, mixed);
         layer_backward(M, F, D, hidden, down, mixed, NULL, of_hidden, of_down, of_down_bias);
-        dropped_from(r * F, M * F, of_hidden, NULL, inner_key, least, scale, of_hidden);
+        dropped_from(r * F, M * F, of_hidden, NULL, inner_key, inner_least, inner_scale, of_hidden);
         for (int64_t n = 0; n < M * F; n += LANES) *(floats *)(of_hidden + n) *= *(const floats *)(slopes + n);
         layer_backward(M, D, F, normed, up, of_hidden, NULL, of_normed, of_up, of_up_bias);
         norm_backward(M, D, rows, norm_weight, means, scales, of_normed, of_rows, of_norm_weight, of_norm_bias);

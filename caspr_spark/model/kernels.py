@@ -8,6 +8,8 @@ from torch import Tensor
 from caspr_spark import native
 
 NO_MEMORY = 1
+LANES = 16
+"""Rows of numbers that are computed as whole vectors of a processor, be it of 8 or of 16, are multiples of it."""
 Argument = Tensor | int | float | None
 
 

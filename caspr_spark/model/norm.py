@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from caspr_spark.model import kernels
 
-LANES, WIDEST = 16, 256
+WIDEST = 256
 
 
 class LayerNorm(nn.LayerNorm):
@@ -19,7 +19,7 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, rows: Tensor) -> Tensor:
         width = self.normalized_shape[0]
-        is_narrow = width <= WIDEST and width % LANES == 0 and rows.shape[-1] == width
+        is_narrow = width <= WIDEST and width % kernels.LANES == 0 and rows.shape[-1] == width
         if not (is_narrow and kernels.can_take(rows) and kernels.can_take(self.weight)):
             return super().forward(rows)
         normed: Tensor = _LayerNorm.apply(rows, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]

@@ -23,7 +23,9 @@ ROWS = 5
 NUMBERS_A_LAYER = 24
 """That a layer of the network keeps of an event for the gradient, in its width; measured at 17 to 22."""
 NUMBERS_A_NARROW_LAYER = 12
-"""The same, where both of its halves are computed in one go (`fused_block`); measured at 4 to 8."""
+"""The same, where both of its halves are computed in one go (`fused_block`); measured at 4 to 9."""
+NUMBERS_A_VECTOR = 4
+"""That are kept for each number of an event's vector, and on the way to it."""
 LOGITS = 3
 """Numbers that are kept for each value that is guessed, where nothing is compiled: logit, probability and gradient."""
 SMALL_VOCABULARY = 100_000
@@ -44,10 +46,6 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
     if model.objectives.contrastive:  # its chunks are of so many customers, whatever their length
         events = max(events, WHOLE_CHUNK * layout.max_events)
     customers = min(MOST_CUSTOMERS, job.pretrain.batch_size)
-    num_layers = 1 + model.encoder_layers + (model.decoder_layers if model.objectives.masked else 0)
-    is_narrow = fused_block.takes_attention(model.width, model.num_heads)
-    is_narrow &= fused_block.takes_feed_forward(model.width, model.feed_forward)
-    kept = model.width * (NUMBERS_A_NARROW_LAYER if is_narrow else NUMBERS_A_LAYER)
     attended = events * layout.max_events * model.num_heads if _keeps_scores(model) else 0
     num_ids = [one.num_ids for one in layout.categorical] + [one.num_ids for one in layout.sets]
     num_values = sum(NUM_FREQUENT + NUM_DRAWN if is_wide(number) else number for number in num_ids)
@@ -58,11 +56,26 @@ def needed_bytes(network: Network, job: Job, layout: Layout) -> dict[str, int]:
         guessed += customers * job.pretrain.as_of_times * num_values
     if network.future is not None:
         guessed += customers * job.pretrain.as_of_times * network.future.linear.out_features
-    of_chunk = 4 * (events * kept * num_layers + 2 * attended + LOGITS * round(guessed))
+    of_chunk = 4 * (events * _kept_of_event(network, job) + 2 * attended + LOGITS * round(guessed))
     return {
         "weights, their gradients and moments": 4 * (num_weights * COPIES + num_dense + ROWS * of_rows),
         f"{threads} chunks of {events:,} events at a time, and their gradients": threads * (of_chunk + 4 * num_dense),
     }
+
+
+def _kept_of_event(network: Network, job: Job) -> int:
+    """Numbers that are kept of an event for the gradient, but for scores and guesses."""
+    model = job.model
+    is_narrow = (
+        fused_block.takes_attention(model.width, model.num_heads)
+        and fused_block.takes_feed_forward(model.width, model.feed_forward)
+        and job.pretrain.precision != "bf16"
+    )
+    of_block = NUMBERS_A_NARROW_LAYER if is_narrow else NUMBERS_A_LAYER
+    in_encoder = model.encoder_layers * (of_block if model.encoder == "caspr" else NUMBERS_A_LAYER)
+    in_decoder = model.decoder_layers * of_block if model.objectives.masked else 0
+    of_vectors = NUMBERS_A_VECTOR * network.encoder.event_vectors.size
+    return of_vectors + model.width * (NUMBERS_A_LAYER + in_encoder + in_decoder)
 
 
 def _keeps_scores(model: ModelSection) -> bool:

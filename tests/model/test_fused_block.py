@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from caspr_spark.model import chance, fused_block, kernels
 from caspr_spark.model.blocks import Attention, DecoderBlock, EncoderBlock
+from caspr_spark.model.dropout import Dropout
 
 HOW = [(16, 8, 32), (16, 16, 16), (48, 16, 80), (48, 16, 96), (64, 16, 256)]
 """width, num_heads, feed_forward: heads of 1 to 4 numbers, whole and half vectors of the processor."""
@@ -160,18 +161,59 @@ def test_the_gradient_of_many_rows_keeps_its_digits() -> None:
 
 
 def test_wide_blocks_large_heads_and_other_numbers_are_torchs() -> None:
-    def suits(width: int, num_heads: int, mask: Tensor | None = None, dtype: torch.dtype = torch.float32) -> bool:
-        return fused_block.suits_attention(torch.zeros(2, 15, width, dtype=dtype), num_heads, mask)
+    def suits(
+        width: int,
+        num_heads: int,
+        mask: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        memory: object = None,
+    ) -> bool:
+        attention, norm = Attention(width, num_heads), nn.LayerNorm(width, dtype=dtype)
+        return fused_block.suits_attention(torch.zeros(2, 15, width), memory, norm, attention, mask)
 
     assert suits(16, 8)
     assert suits(64, 16, torch.ones(2, 1, 1, 15, dtype=torch.bool))
+    assert suits(256, 64, memory=torch.zeros(2, 16, 256))
     assert not suits(64, 8)
     assert not suits(24, 8)
-    assert not suits(80, 40)
+    assert not suits(272, 136)
     assert not suits(16, 8, torch.ones(2, 8, 15, 15, dtype=torch.bool))
-    assert not suits(16, 8, dtype=torch.bfloat16)
+    assert not suits(16, 8, torch.zeros(2, 1, 1, 15))
+    assert not suits(16, 8, dtype=torch.float64)
+    assert not suits(16, 8, memory=torch.zeros(2, 16, 16, dtype=torch.float64))
     with torch.autocast("cpu", torch.bfloat16):
         assert not suits(16, 8)
-    assert fused_block.suits_feed_forward(torch.zeros(2, 15, 64), 128)
-    assert not fused_block.suits_feed_forward(torch.zeros(2, 15, 64), 100)
-    assert not fused_block.suits_feed_forward(torch.zeros(2, 15, 128), 128)
+    assert fused_block.suits_feed_forward(torch.zeros(2, 15, 64), nn.LayerNorm(64), 128)
+    assert not fused_block.suits_feed_forward(torch.zeros(2, 15, 64), nn.LayerNorm(64), 100)
+    assert not fused_block.suits_feed_forward(torch.zeros(2, 15, 128), nn.LayerNorm(128), 128)
+
+
+def test_what_c_would_read_wrong_is_refused() -> None:
+    events, memory, see = drawn(5, 15, 16), drawn(5, 16, 16), seen(5, 16)
+    block = decoder_block(16, 8, 32)
+    for wrong in (memory[:1], memory[:, :, :8]):
+        with pytest.raises(ValueError, match=r"block: expected \(5, 16, 16\) of float32 on the CPU, found"):
+            block(events, wrong, see)
+    with pytest.raises(ValueError, match=r"block: expected \(32,\)"):
+        block(drawn(5, 15, 32), drawn(5, 16, 32), see)
+    block.feed_forward[4].double()
+    with pytest.raises(ValueError, match=r"found .* of torch\.float64"):
+        block(events, memory, see)
+
+
+def test_weights_that_do_not_lie_side_by_side_are_read_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = encoder_block(16, 8, 32)
+    for layer in (block.attention.query, block.feed_forward[1]):
+        layer.weight.data = layer.weight.data.t().contiguous().t()
+        assert not layer.weight.is_contiguous()
+    check_same(block, monkeypatch, drawn(5, 15, 16), seen(5, 15)[:, None, None])
+
+
+def test_each_dropout_wipes_its_own_share_where_it_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = encoder_block(16, 8, 32)
+    block.feed_forward[3] = Dropout(0.7)
+    check_same(block, monkeypatch, drawn(5, 15, 16), seen(5, 15)[:, None, None])
+    for part in (block.feed_forward[3], block.dropout):
+        part.eval()
+        check_same(block, monkeypatch, drawn(5, 15, 16), seen(5, 15)[:, None, None])
+        part.train()

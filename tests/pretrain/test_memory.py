@@ -64,6 +64,16 @@ def test_small_heads_of_long_histories_keep_no_score_of_each_pair() -> None:
     assert sum(needed(model_section(**how), num_ids=1_000, threads=2, max_events=1024).values()) < GIB
 
 
+def test_narrow_blocks_keep_less_but_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    how = {"width": 16, "num_heads": 8, "feed_forward": 32, "encoder_layers": 6, "decoder_layers": 6}
+    narrow, forgetting = model_section(**how), model_section(**FUTURE | how)
+    found = [sum(needed(model, num_ids=1_000, threads=2, max_events=256).values()) for model in (narrow, forgetting)]
+    monkeypatch.setattr(memory, "NUMBERS_A_NARROW_LAYER", memory.NUMBERS_A_LAYER)
+    full = [sum(needed(model, num_ids=1_000, threads=2, max_events=256).values()) for model in (narrow, forgetting)]
+    assert found[0] < 0.7 * full[0]
+    assert found[1] == full[1]
+
+
 def test_attention_that_forgets_keeps_no_score_of_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_section(**FUTURE | {"width": 64, "num_heads": 4})
     assert sum(needed(model, num_ids=1_000, threads=2, max_events=20_000).values()) < 3 * GIB
