@@ -7,6 +7,7 @@ from datetime import datetime
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from caspr_spark.session import local_frame
 from caspr_spark.tables import check_columns, create_table, read_table, table_path
 from schemas.contract import Contract
 from schemas.run_metrics import RUN_METRICS
@@ -18,7 +19,7 @@ Metrics = Mapping[tuple[str, str], float]
 def metric_rows(spark: SparkSession, metrics: Metrics, *, as_of: datetime, run_id: str, stage: str) -> DataFrame:
     """Numbers of one stage as RUN_METRICS. A number that is not finite is left out: it was not measured."""
     finite = [(metric, key, float(value)) for (metric, key), value in metrics.items() if math.isfinite(value)]
-    rows = spark.createDataFrame(finite, "metric string, key string, value double")
+    rows = local_frame(spark, finite, "metric string, key string, value double")
     return rows.select(F.lit(as_of).alias("as_of"), F.lit(run_id).alias("run_id"), F.lit(stage).alias("stage"), "*")
 
 

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import SequenceManifest
+from caspr_spark.session import local_frame
 from caspr_spark.tables import column_types, last_commit_notes, read_table, table_exists, write_table
 from schemas.contract import Contract
 from schemas.runs import RUNS
@@ -50,7 +51,7 @@ def record_run(spark: SparkSession, run: Run, root: str) -> None:
     """Add the run to RUNS; again, it changes nothing."""
     values = [tuple(asdict(run)[name] for name in RUNS.column_names)]
     types = ", ".join(f"{name} {kind.simpleString()}" for name, kind in column_types(RUNS).items())
-    row = spark.createDataFrame(values, types).coalesce(1)
+    row = local_frame(spark, values, types).coalesce(1)
     write_table(row, RUNS, root, mode="append", made_from=run.run_id, once=run.run_id)
 
 

@@ -3,13 +3,16 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 from pyspark import SparkConf, SparkContext
 from pyspark.logger import PySparkLogger
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import StructType
 
 _ALWAYS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -46,6 +49,18 @@ def spark_session(app_name: str, settings: Mapping[str, str], *, log_file: Path 
         session = builder.getOrCreate()
         session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+def local_frame(spark: SparkSession, rows: Iterable[Sequence[object]], ddl: str) -> DataFrame:
+    """A few rows as a DataFrame with the columns of `ddl`; a time has a zone.
+
+    As `createDataFrame` of rows, which however has a Python worker hand them over, anew whenever they are read: a
+    second, and several for the first.
+    """
+    schema = StructType.fromDDL(ddl)
+    assert isinstance(schema, StructType)
+    records = [dict(zip(schema.names, row, strict=True)) for row in rows]
+    return spark.createDataFrame(pa.Table.from_pylist(records, schema=to_arrow_schema(schema)), schema)
 
 
 def _with_py_files() -> dict[str, str]:

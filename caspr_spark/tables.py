@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructType
 
 from caspr_spark.errors import CasprError
+from caspr_spark.session import local_frame
 from schemas.contract import Contract
 
 # Reader protocol 1, so that delta-rs, DuckDB and Polars can read every table.
@@ -226,7 +227,7 @@ def create_table(spark: SparkSession, contract: Contract, root: str) -> None:
 
 def empty_table(spark: SparkSession, contract: Contract) -> DataFrame:
     """No rows in the contract's columns."""
-    return spark.createDataFrame([], contract.ddl.replace(" not null", ""))
+    return local_frame(spark, [], contract.ddl.replace(" not null", ""))
 
 
 def last_commit_notes(spark: SparkSession, contract: Contract, root: str) -> dict[str, Any]:

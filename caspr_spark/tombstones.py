@@ -16,6 +16,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark.errors import UnsafeError
+from caspr_spark.session import local_frame
 from caspr_spark.tables import read_table, table_exists
 from schemas.tombstones import TOMBSTONES
 
@@ -103,4 +104,4 @@ def tombstones(spark: SparkSession, root: str) -> Tombstones | None:
     if not table_exists(spark, TOMBSTONES, root):
         return None
     hashes = read_table(spark, TOMBSTONES, root).select("customer_hash").distinct()
-    return Tombstones(hashes, spark.createDataFrame([(secret_key(root),)], f"`{_KEY}` string"))
+    return Tombstones(hashes, local_frame(spark, [(secret_key(root),)], f"`{_KEY}` string"))

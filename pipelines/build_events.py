@@ -14,6 +14,7 @@ from caspr_spark.events.rows import rejected_rows
 from caspr_spark.events.schema_changes import schema_warnings
 from caspr_spark.events.sources import JudgedTable, judged_tables
 from caspr_spark.events.timeline import profile_rows, timeline
+from caspr_spark.session import local_frame
 from caspr_spark.tables import last_commit_notes, write_table
 from caspr_spark.tombstones import tombstones
 from pipelines.arrivals_gate import judged_arrivals
@@ -98,7 +99,7 @@ def made_tables(spark: SparkSession, config: Config, tables: dict[str, JudgedTab
         for name, profile in config.profiles.items()
         if name in tables
     ]
-    none = spark.createDataFrame([], "customer_id string")
+    none = local_frame(spark, [], "customer_id string")
     return MadeTables(
         events=keep(timeline(parts or [none], event_contract(config))),
         profiles=timeline(profiles or [none], profile_contract(config)),

@@ -22,6 +22,7 @@ from caspr_spark.erase.traces import traces
 from caspr_spark.errors import CasprError, ConfigError
 from caspr_spark.registry import FINETUNED, PREDICTIONS
 from caspr_spark.runs import mend_runs
+from caspr_spark.session import local_frame
 from caspr_spark.tables import notes_at, read_table, table_exists, table_path, table_version, write_table
 from caspr_spark.tombstones import Tombstones, customer_hash, secret_key, tombstones
 from pipelines.contracts import event_contract, profile_contract, state_contract
@@ -106,7 +107,7 @@ def _write_tombstones(spark: SparkSession, root: str, request: Request, ids: lis
     key, time = secret_key(root), datetime.fromisoformat(request.requested)
     rows = [(customer_hash(key, customer), request.request_id, time) for customer in ids]
     types = ", ".join(f"{column.name} {column.type}" for column in TOMBSTONES.columns)
-    table = spark.createDataFrame(rows, types).coalesce(1)
+    table = local_frame(spark, rows, types).coalesce(1)
     write_table(table, TOMBSTONES, root, mode="append", once=f"erase-{request.request_id}")
 
 

@@ -25,6 +25,7 @@ from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import read_manifest, sequences_folder
 from caspr_spark.metrics import replace_rows
 from caspr_spark.registry import checkpoint_folder, read_card, read_model, write_card
+from caspr_spark.session import local_frame
 from caspr_spark.tables import create_table, last_commit_notes, read_table
 from pipelines.contracts import event_contract, profile_contract
 from pipelines.encoded_anew import EncodedAnew
@@ -217,7 +218,7 @@ def _score_rows(
 ) -> DataFrame:
     """Scores as TASK_SCORES."""
     columns = "arm string, head string, split int, metric string, value double"
-    return spark.createDataFrame(list(scores.itertuples(index=False, name=None)), columns).select(
+    return local_frame(spark, list(scores.itertuples(index=False, name=None)), columns).select(
         F.lit(task).alias("task"), F.lit(as_of).alias("as_of"), F.lit(model_version).alias("model_version"), "*"
     )
 

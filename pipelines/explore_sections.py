@@ -16,6 +16,7 @@ from caspr_spark.explore.lookalikes import lookalikes, mean_direction, similarit
 from caspr_spark.explore.page import Contrast, Lookalike, Lookalikes, Segment, ValueContrast
 from caspr_spark.explore.probe import Probed, categorical_probe, numerical_probe
 from caspr_spark.registry import checkpoint_folder, read_model
+from caspr_spark.session import local_frame
 from caspr_spark.tables import read_table
 from pipelines.contracts import event_contract
 from pipelines.known_profiles import known_profiles
@@ -36,7 +37,7 @@ def described_segments(
     measures: Sequence[str],
 ) -> list[Segment]:
     """Segments, the first one first. `members`: customer and segment; `activity`: columns `measures` of customers."""
-    of_customers = spark.createDataFrame(list(members), "customer_id string, segment int")
+    of_customers = local_frame(spark, list(members), "customer_id string, segment int")
     contrasts = measure_contrasts(activity, of_customers, measures=measures).toPandas()
     contrasts = contrasts.sort_values(
         ["deviations", "measure"], key=lambda x: -x.abs() if x.name == "deviations" else x
@@ -78,7 +79,7 @@ def found_lookalikes(
     spark: SparkSession, run: DataFrame, activity: DataFrame, customers: Sequence[str], *, measures: Sequence[str]
 ) -> Lookalikes:
     """The customers of the whole run that are most like those listed."""
-    asked = spark.createDataFrame([(customer,) for customer in customers], "customer_id string")
+    asked = local_frame(spark, [(customer,) for customer in customers], "customer_id string")
     listed = (
         run.join(F.broadcast(asked), on="customer_id", how="left_semi").select("customer_id", "embedding").toPandas()
     )
@@ -123,7 +124,7 @@ def profile_probes(
     if not config.profile_attributes:
         return {}, [_VECTOR]
     probed = pd.DataFrame({"customer_id": customers[:_MOST_PROBED]})
-    asked = spark.createDataFrame([(customer,) for customer in probed["customer_id"]], "customer_id string")
+    asked = local_frame(spark, [(customer,) for customer in probed["customer_id"]], "customer_id string")
     found = known_profiles(spark, config, as_of, customers=asked).toPandas()
     profiles = probed.merge(found, on="customer_id", how="left")
     features = {_VECTOR: vectors[: len(probed)]}

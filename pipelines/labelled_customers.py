@@ -12,6 +12,7 @@ from caspr_spark.evaluate.leaks import refuse_future_features, sampled
 from caspr_spark.evaluate.next_values import value_counts
 from caspr_spark.evaluate.rfm import rfm_features
 from caspr_spark.evaluate.tasks import attribute_labels, task_labels
+from caspr_spark.session import local_frame
 
 FIRST_VALUE, ATTRIBUTE = "first_value", "attribute"
 NO_FEATURES = ["customer_id", "label", "rule", "embedding"]
@@ -78,7 +79,7 @@ def checked_counts(events: DataFrame, *, name: str, task: Task, cut: datetime) -
 
 def _past_of(events: DataFrame, customers: list[str], *, cut: datetime) -> DataFrame:
     """The events before the cut of these few customers."""
-    chosen = events.sparkSession.createDataFrame([(customer,) for customer in customers], "customer_id string")
+    chosen = local_frame(events.sparkSession, [(customer,) for customer in customers], "customer_id string")
     past = events.where(F.col("event_time") < F.lit(cut))
     return past.join(F.broadcast(chosen), on="customer_id", how="left_semi")
 

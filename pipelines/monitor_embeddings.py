@@ -19,6 +19,7 @@ from caspr_spark.monitor.drift import run_at
 from caspr_spark.monitor.records import DriftNumber, ProfileNumber, chart_numbers, earlier_sketches, sketch_numbers
 from caspr_spark.monitor.sketch import Sketch
 from caspr_spark.monitor.verdict import Limits, Verdict, causes, chart_text, segment_scores, verdict
+from caspr_spark.session import local_frame
 from caspr_spark.tables import read_table, table_exists, table_path
 from pipelines.measured_run import Measured, PublishedRun, measured_run, run_with_sequences
 from pipelines.summary import Summary
@@ -147,7 +148,7 @@ def _replace(
     """The rows of the run in one of its tables; True where something changed."""
     own = ("as_of", "run_id", "model_version", "kind")
     types = ", ".join(f"{c.name} {c.type}" for c in contract.columns if c.name not in own)
-    told = spark.createDataFrame(list(numbers), types)
+    told = local_frame(spark, list(numbers), types)
     about = {"model_version": run.model_version, "kind": run.kind} | run.group
     rows = told.select(*(F.lit(about[name]).alias(name) for name in own), "*")
     return replace_rows(rows, contract, root, run.group)

@@ -29,6 +29,7 @@ from caspr_spark.events.schema_changes import schema_warnings
 from caspr_spark.events.sources import JudgedTable, judged_tables
 from caspr_spark.events.states import customer_states, grown_states
 from caspr_spark.events.timeline import profile_rows, timeline
+from caspr_spark.session import local_frame
 from caspr_spark.tables import change_table, column_types, empty_table, last_commit_notes, read_table
 from pipelines.arrivals_gate import interval_hours, judged_arrivals
 from pipelines.build_events import made_tables, rejected_of
@@ -231,7 +232,7 @@ class Rows(NamedTuple):
 
 
 def _arrived_rows(spark: SparkSession, config: Config, batch: dict[str, JudgedTable], write_aside: Keep) -> Rows:
-    none = spark.createDataFrame([], "customer_id string")
+    none = local_frame(spark, [], "customer_id string")
     taken = {name: table.rows.where("ending is null") for name, table in batch.items()}
     events = [
         activities(taken[name], source=name, key=source.key, group=source.group, attributes=source.attributes)

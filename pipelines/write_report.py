@@ -23,6 +23,7 @@ from caspr_spark.monitor.drift import QUANTILES
 from caspr_spark.monitor.report import Account, Neighbour, Page, Shown, made_from, nearest, page_html, places
 from caspr_spark.registry import CURVE, checkpoint_folder
 from caspr_spark.sequences.files import has_manifest
+from caspr_spark.session import local_frame
 from caspr_spark.tables import last_commit_notes, read_table, table_exists
 from pipelines.contracts import event_contract
 from pipelines.drift_section import drift_section
@@ -239,7 +240,7 @@ def _neighbours(
             seen.sequences,
             seen.layout,
             read_table(spark, VOCABULARY, config.root),
-            spark.createDataFrame([(customer,) for customer in shown["customer_id"]], "customer_id string"),
+            local_frame(spark, [(customer,) for customer in shown["customer_id"]], "customer_id string"),
             attribute=config.report.describe_by,
             num_values=_NUM_VALUES,
         )

@@ -16,6 +16,7 @@ from caspr_spark.config import Attribute, Check, Time
 from caspr_spark.errors import ConfigError
 from caspr_spark.events.file_schemas import CORRUPT
 from caspr_spark.events.raw import FILE, first_line, quoted
+from caspr_spark.session import local_frame
 
 DUPLICATE = "duplicate"
 UNREADABLE_FILE = "unreadable_file"
@@ -139,7 +140,7 @@ def unreadable_rows(judged: DataFrame, files: Mapping[str, str]) -> DataFrame:
     """A row for each file that cannot be read (-> why), rejected, in the columns of `judged`; it names no customer."""
     known = {"ending": F.lit(UNREADABLE_FILE), FILE: F.col(FILE), CORRUPT: F.col(CORRUPT)}
     known |= {f.name: F.lit(True) for f in judged.schema.fields if isinstance(f.dataType, BooleanType)}  # met_<check>
-    rows = judged.sparkSession.createDataFrame(sorted(files.items()), f"{FILE} string, {CORRUPT} string")
+    rows = local_frame(judged.sparkSession, sorted(files.items()), f"{FILE} string, {CORRUPT} string")
     return rows.select(*[known.get(f.name, F.lit(None)).cast(f.dataType).alias(f.name) for f in judged.schema.fields])
 
 

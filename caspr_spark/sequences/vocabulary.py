@@ -6,6 +6,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
+from caspr_spark.session import local_frame
 from schemas.vocabulary import FIRST_VALUE_ID, SCALING, UNKNOWN_ID, VOCABULARY
 
 _LEAST_LOSS = 0.1  # nats; an attribute that hardly varies must not be blown up by the division
@@ -18,7 +19,7 @@ def value_counts(table: DataFrame, *, categorical: Sequence[str], sets: Sequence
     parts = [table.select(F.lit(name).alias("attribute"), F.col(name).alias("value")) for name in categorical]
     parts += [table.select(F.lit(name).alias("attribute"), F.explode(name).alias("value")) for name in sets]
     if not parts:
-        return table.sparkSession.createDataFrame([], _COUNTS)
+        return local_frame(table.sparkSession, [], _COUNTS)
     values = reduce(DataFrame.unionAll, parts).where(F.col("value").isNotNull())
     return values.groupBy("attribute", "value").agg(F.count(F.lit(1)).alias("num_occurrences"))
 
@@ -68,7 +69,7 @@ def numerical_scaling(table: DataFrame, *, numerical: Sequence[str]) -> DataFram
     """SCALING of the numerical columns: count, mean and standard deviation (at least 1e-6) of signed log1p."""
     spark = table.sparkSession
     if not numerical:
-        return spark.createDataFrame([], SCALING.ddl.replace(" not null", ""))
+        return local_frame(spark, [], SCALING.ddl.replace(" not null", ""))
     statistics = [
         F.struct(
             F.lit(name).alias("attribute"),
@@ -93,7 +94,7 @@ def categorical_scaling(
     """
     present = [F.struct(F.lit(name).alias("attribute"), F.count(name).alias("count")) for name in [*categorical, *sets]]
     if not present:
-        return table.sparkSession.createDataFrame([], SCALING.ddl.replace(" not null", ""))
+        return local_frame(table.sparkSession, [], SCALING.ddl.replace(" not null", ""))
     presence = table.agg(F.array(*present).alias("all")).select(F.inline("all"))
     ids = counts.join(vocabulary.select("attribute", "value", "id"), on=["attribute", "value"], how="left")
     per_id = ids.groupBy("attribute", F.coalesce("id", F.lit(UNKNOWN_ID)).alias("id")).agg(
@@ -117,4 +118,4 @@ def categorical_scaling(
 
 
 def empty_vocabulary(spark: SparkSession) -> DataFrame:
-    return spark.createDataFrame([], VOCABULARY.ddl.replace(" not null", ""))
+    return local_frame(spark, [], VOCABULARY.ddl.replace(" not null", ""))
