@@ -44,6 +44,7 @@ def served(root: str) -> dict[str, tuple[str, datetime]]:
     return {row["customer_id"]: (row["run_id"], row["as_of"]) for row in read_latest(root).to_pylist()}
 
 
+@pytest.mark.slow
 def test_f57_a_clock_that_jumped_back_between_runs_changes_neither_order_nor_vectors(
     spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_f57_the_interval_of_an_earlier_clock_is_one_that_was_published() -> Non
     assert (later, earlier) == (noon.replace(minute=0), datetime(2024, 6, 1, 0, tzinfo=UTC))
 
 
+@pytest.mark.slow
 def test_f52_an_event_of_years_ago_is_taken_like_any_other_and_its_customer_is_touched(
     spark: SparkSession, tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ def test_f14_orphans_go_and_the_tables_stay_as_they_were(spark: SparkSession, tm
     assert world.found() == world.expected()
 
 
+@pytest.mark.slow
 def test_f64_a_refresh_after_a_pause_that_was_longer_than_the_retention(spark: SparkSession, tmp_path: Path) -> None:
     """Maintenance has joined the states' files and removed those that the newest commit of `events` speaks of."""
     world, config = refreshed_world(spark, tmp_path)
