@@ -102,6 +102,7 @@ def test_f33_f34_f36_f61_new_files_of_other_columns_are_taken_as_a_full_build_ta
     same_as_a_full_build(spark, config)
 
 
+@pytest.mark.slow
 def test_f32_f33_f34_f36_a_refresh_stops_at_files_that_do_not_fit(spark: SparkSession, folder: Path) -> None:
     payment(folder, "a", amount=7, kind="int64")
     config = config_for(folder, on_new_column="stop", on_unreadable_file="stop")
