@@ -218,7 +218,7 @@ def _score_rows(
 ) -> DataFrame:
     """Scores as TASK_SCORES."""
     columns = "arm string, head string, split int, metric string, value double"
-    return local_frame(spark, list(scores.itertuples(index=False, name=None)), columns).select(
+    return local_frame(spark, scores.itertuples(index=False, name=None), columns).select(
         F.lit(task).alias("task"), F.lit(as_of).alias("as_of"), F.lit(model_version).alias("model_version"), "*"
     )
 

@@ -37,7 +37,7 @@ def described_segments(
     measures: Sequence[str],
 ) -> list[Segment]:
     """Segments, the first one first. `members`: customer and segment; `activity`: columns `measures` of customers."""
-    of_customers = local_frame(spark, list(members), "customer_id string, segment int")
+    of_customers = local_frame(spark, members, "customer_id string, segment int")
     contrasts = measure_contrasts(activity, of_customers, measures=measures).toPandas()
     contrasts = contrasts.sort_values(
         ["deviations", "measure"], key=lambda x: -x.abs() if x.name == "deviations" else x

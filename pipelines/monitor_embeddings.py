@@ -148,7 +148,7 @@ def _replace(
     """The rows of the run in one of its tables; True where something changed."""
     own = ("as_of", "run_id", "model_version", "kind")
     types = ", ".join(f"{c.name} {c.type}" for c in contract.columns if c.name not in own)
-    told = local_frame(spark, list(numbers), types)
+    told = local_frame(spark, numbers, types)
     about = {"model_version": run.model_version, "kind": run.kind} | run.group
     rows = told.select(*(F.lit(about[name]).alias(name) for name in own), "*")
     return replace_rows(rows, contract, root, run.group)

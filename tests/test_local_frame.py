@@ -34,3 +34,15 @@ def test_no_python_worker_is_asked_for_them(spark: SparkSession) -> None:
 def test_a_row_of_another_length_is_refused(spark: SparkSession) -> None:
     with pytest.raises(ValueError, match="shorter"):
         local_frame(spark, [("a",)], "name string, number int")
+
+
+def test_no_plan_shows_the_values(spark: SparkSession) -> None:
+    """Of the key of erased customers, for one (caspr_spark/tombstones.py)."""
+    secret = "5ec3e7" * 10
+    joined = local_frame(spark, [("a",)], "name string").crossJoin(local_frame(spark, [(secret,)], "secret string"))
+    query = joined.where("sha2(concat(secret, name), 256) <> ''")._jdf.queryExecution()
+    told = [
+        query.toString(),
+        *(plan.toJSON() for plan in (query.analyzed(), query.optimizedPlan(), query.executedPlan())),
+    ]
+    assert all("secret" in text and secret not in text for text in told)

@@ -7,6 +7,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from caspr_spark.session import local_frame
+from caspr_spark.tables import empty_table
 from schemas.vocabulary import FIRST_VALUE_ID, SCALING, UNKNOWN_ID, VOCABULARY
 
 _LEAST_LOSS = 0.1  # nats; an attribute that hardly varies must not be blown up by the division
@@ -69,7 +70,7 @@ def numerical_scaling(table: DataFrame, *, numerical: Sequence[str]) -> DataFram
     """SCALING of the numerical columns: count, mean and standard deviation (at least 1e-6) of signed log1p."""
     spark = table.sparkSession
     if not numerical:
-        return local_frame(spark, [], SCALING.ddl.replace(" not null", ""))
+        return empty_table(spark, SCALING)
     statistics = [
         F.struct(
             F.lit(name).alias("attribute"),
@@ -94,7 +95,7 @@ def categorical_scaling(
     """
     present = [F.struct(F.lit(name).alias("attribute"), F.count(name).alias("count")) for name in [*categorical, *sets]]
     if not present:
-        return local_frame(table.sparkSession, [], SCALING.ddl.replace(" not null", ""))
+        return empty_table(table.sparkSession, SCALING)
     presence = table.agg(F.array(*present).alias("all")).select(F.inline("all"))
     ids = counts.join(vocabulary.select("attribute", "value", "id"), on=["attribute", "value"], how="left")
     per_id = ids.groupBy("attribute", F.coalesce("id", F.lit(UNKNOWN_ID)).alias("id")).agg(
@@ -118,4 +119,4 @@ def categorical_scaling(
 
 
 def empty_vocabulary(spark: SparkSession) -> DataFrame:
-    return local_frame(spark, [], VOCABULARY.ddl.replace(" not null", ""))
+    return empty_table(spark, VOCABULARY)
