@@ -12,6 +12,7 @@ from caspr_spark.config import Config
 from caspr_spark.errors import GateError
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder, write_manifest
 from caspr_spark.runs import embedding_run_id
+from caspr_spark.session import local_frame
 from caspr_spark.tables import read_table, table_exists, write_table
 from pipelines.embed_customers import embed_customers
 from pipelines.publish_embeddings import publish_embeddings
@@ -109,11 +110,11 @@ def test_f08_a_refresh_does_not_take_an_unscored_customer_for_one_without_events
 
     as_of = write_run(spark, config, {"ann": (4, 0)}, day=2, run_id="r2", promised=2)
     folder = sequences_folder(config.root, as_of)
-    touched = spark.createDataFrame([("ann",), ("bob",), ("cid",)], "customer_id string")
+    touched = local_frame(spark, [("ann",), ("bob",), ("cid",)], "customer_id string")
     touched.coalesce(1).write.parquet(str(folder / "touched-1"))
     manifest = read_manifest(folder).model_dump() | {"touched": "touched-1", "lineage": {"touched": 3}}
     write_manifest(SequenceManifest.model_validate(manifest), folder)
-    unscored = spark.createDataFrame([("bob", as_of, "m1", "r2", "poison")], UNSCORED.ddl.replace(" not null", ""))
+    unscored = local_frame(spark, [("bob", as_of, "m1", "r2", "poison")], UNSCORED.ddl.replace(" not null", ""))
     write_table(unscored, UNSCORED, config.root)
 
     assert publish_embeddings(spark, config, as_of).notes == ("1 customers without any event removed",)

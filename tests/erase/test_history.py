@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 from caspr_spark.erase.history import ERASED_BY, forget_history, remove_rows
 from caspr_spark.erase.names import Names
 from caspr_spark.erase.traces import traces
+from caspr_spark.session import local_frame
 from caspr_spark.tables import changed_rows, is_missing_file, last_commit_notes, read_table, table_version, write_table
 from schemas.contract import Column, Contract
 
@@ -21,7 +22,7 @@ def test_f99_a_cut_table_has_no_past_and_goes_on(spark: SparkSession, tmp_path: 
     root, place = str(tmp_path), tmp_path / TABLE.name
 
     def append(customer: str, n: int) -> None:
-        rows = spark.createDataFrame([(customer, n)], "customer_id string, n int")
+        rows = local_frame(spark, [(customer, n)], "customer_id string, n int")
         write_table(rows, TABLE, root, mode="append", made_from=f"m{n}", numbers={"n": n}, once=f"run {n}")
 
     append(GONE, 1)

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from caspr_spark.erase.requests import Request, checked_request_id, ids_hash, read_ids, refuse_unfinished, write_request
 from caspr_spark.errors import ConfigError, UnsafeError
+from caspr_spark.session import local_frame
 from caspr_spark.tables import write_table
 from caspr_spark.tombstones import customer_hash, secret_key, tombstones
 from jobs.cli import main
@@ -77,11 +78,11 @@ def test_f95_tombstones_know_customers_without_naming_them(spark: SparkSession, 
         (customer_hash(key, customer), "r", datetime(2024, 1, 1, tzinfo=UTC)) for customer in ("c3", "7", "Ann Lee")
     ]
     types = "customer_hash string, request_id string, requested_time timestamp"
-    write_table(spark.createDataFrame(rows, types), TOMBSTONES, root, mode="append")
+    write_table(local_frame(spark, rows, types), TOMBSTONES, root, mode="append")
     graves = tombstones(spark, root)
     assert graves is not None
 
-    people = spark.createDataFrame([("c3", 1), ("c33", 2), (None, 3), ("7", 4), ("C3", 5)], "`who.is` string, n int")
+    people = local_frame(spark, [("c3", 1), ("c33", 2), (None, 3), ("7", 4), ("C3", 5)], "`who.is` string, n int")
     of = F.col("`who.is`")
     assert [row["n"] for row in graves.erased(people, of).orderBy("n").collect()] == [1, 4]
     assert [row["n"] for row in graves.living(people, of).orderBy("n").collect()] == [2, 3, 5]
@@ -96,7 +97,7 @@ def test_f95_tombstones_know_customers_without_naming_them(spark: SparkSession, 
         "1,c3,2024": True,
         "1,c3.1": False,
     }
-    table = spark.createDataFrame([(text,) for text in texts], "content string")
+    table = local_frame(spark, [(text,) for text in texts], "content string")
     named = {row["content"] for row in graves.naming(table, "content").collect()}
     assert named == {text for text, is_named in texts.items() if is_named}
 

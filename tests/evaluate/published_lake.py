@@ -21,6 +21,7 @@ from caspr_spark.manifest import (
 )
 from caspr_spark.metrics import write_metrics
 from caspr_spark.runs import Run, record_run
+from caspr_spark.session import local_frame
 from caspr_spark.tables import write_table
 from pipelines.contracts import event_contract
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY, EMBEDDINGS
@@ -64,7 +65,7 @@ def published_lake(spark: SparkSession, folder: Path) -> Config:
     write_table(event_rows(spark), event_contract(config), config.root, made_from="raw")
     words = [("page", "home", 3, 60), ("page", "help", 4, 60), ("region", "north", 3, 60), ("region", "south", 4, 60)]
     words += [("tags", SCRIPT, 3, 240), ("tags", "t0", 4, 120)]
-    vocabulary = spark.createDataFrame(words, "attribute string, value string, id int, num_occurrences bigint")
+    vocabulary = local_frame(spark, words, "attribute string, value string, id int, num_occurrences bigint")
     write_table(vocabulary, VOCABULARY, config.root)
     for as_of, turned in ((FIRST, 0), (SECOND, 40)):
         run = run_rows(spark, as_of, turned=turned, model="m1")
@@ -99,7 +100,7 @@ def event_rows(spark: SparkSession) -> Any:
                 (f"c{number:03}", time, f"visits:{number}-{visit}", float(number + visit), [SCRIPT, f"t{number % 5}"])
             )
     columns = "customer_id string, event_time timestamp, event_id string, spend double, tags array<string>"
-    return spark.createDataFrame(rows, columns).select(
+    return local_frame(spark, rows, columns).select(
         "*",
         F.lit("visits").alias("source"),
         F.lit(None).cast("string").alias("session_id"),
@@ -115,7 +116,7 @@ def run_rows(spark: SparkSession, as_of: datetime, *, turned: int, model: str) -
         for number in range(NUM_CUSTOMERS)
     ]
     rows = [(f"c{number:03}", vector) for number, vector in enumerate(vectors)]
-    return spark.createDataFrame(rows, "customer_id string, embedding array<float>").select(
+    return local_frame(spark, rows, "customer_id string, embedding array<float>").select(
         "*",
         F.lit(as_of).alias("as_of"),
         F.lit(as_of - timedelta(hours=1)).alias("last_event_time"),
@@ -150,7 +151,7 @@ def write_sequences(
         "customer_id string, num_events int, event_times array<bigint>, categorical array<int>, sets array<int>, "
         "profile_categorical array<int>"
     )
-    spark.createDataFrame(rows, columns).write.parquet(str(folder))
+    local_frame(spark, rows, columns).write.parquet(str(folder))
     parts = sorted(folder.glob("*.parquet"))
     files = [
         SequenceFile(path=part.name, split="training", rows=60, row_groups=1, bytes=1, sha256="0") for part in parts

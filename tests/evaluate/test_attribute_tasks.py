@@ -19,6 +19,7 @@ from caspr_spark.model.ablations import profiles_hidden
 from caspr_spark.model.checkpoint import load_checkpoint
 from caspr_spark.model.scoring import load_encoder
 from caspr_spark.registry import checkpoint_folder
+from caspr_spark.session import local_frame
 from caspr_spark.tables import write_table
 from pipelines.ablated_vectors import PROFILES_HIDDEN, ablated_vectors, encoded
 from pipelines.contracts import event_contract, profile_contract
@@ -65,9 +66,9 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Confi
     write_table(event_rows(spark), event_contract(config), config.root, made_from="raw")
     write_table(profile_rows(spark), profile_contract(config), config.root, made_from="raw")
     columns = "attribute string, value string, id int, num_occurrences bigint"
-    write_table(spark.createDataFrame([("source", "visits", 3, 9)], columns), VOCABULARY, config.root)
+    write_table(local_frame(spark, [("source", "visits", 3, 9)], columns), VOCABULARY, config.root)
     rows = list(zip(CUSTOMERS, published_vectors(config).tolist(), strict=True))
-    run = spark.createDataFrame(rows, "customer_id string, embedding array<float>").select(
+    run = local_frame(spark, rows, "customer_id string, embedding array<float>").select(
         "*",
         F.lit(AS_OF).alias("as_of"),
         F.lit(AS_OF - timedelta(hours=1)).alias("last_event_time"),
@@ -86,9 +87,7 @@ def event_rows(spark: SparkSession) -> Any:
         (customer, AS_OF - timedelta(days=40 if number < 10 else 3), f"visits:{number}", float(number % 7))
         for number, customer in enumerate(CUSTOMERS)
     ]
-    return spark.createDataFrame(
-        rows, "customer_id string, event_time timestamp, event_id string, spend double"
-    ).select(
+    return local_frame(spark, rows, "customer_id string, event_time timestamp, event_id string, spend double").select(
         "*",
         F.lit("visits").alias("source"),
         F.lit(None).cast("string").alias("session_id"),
@@ -106,7 +105,7 @@ def profile_rows(spark: SparkSession) -> Any:
         rows.append((customer, AS_OF - timedelta(seconds=1), own, age))
         rows.append((customer, AS_OF, "r1", 0.0))
     columns = "customer_id string, valid_from_time timestamp, region string, age double"
-    return spark.createDataFrame(rows, columns).withColumn("profile", F.lit("people"))
+    return local_frame(spark, rows, columns).withColumn("profile", F.lit("people"))
 
 
 def published_vectors(config: Config) -> Any:

@@ -17,6 +17,7 @@ from caspr_spark.evaluate.leaks import (
     sampled,
     telling_alone,
 )
+from caspr_spark.session import local_frame
 
 CUT = datetime(2017, 10, 2, tzinfo=UTC)
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
@@ -45,7 +46,7 @@ def test_f58_an_event_at_the_cut_is_refused_and_one_before_it_is_not() -> None:
 
 def test_the_newest_event_is_found_wherever_it_stands_and_padding_is_none(spark: SparkSession) -> None:
     rows = [("ann", 3, [10, 30, 20, 99]), ("bob", 1, [25, 0, 0, 0])]
-    sequences = spark.createDataFrame(rows, "customer_id string, num_events int, event_times array<bigint>")
+    sequences = local_frame(spark, rows, "customer_id string, num_events int, event_times array<bigint>")
     assert newest_sequence_time(sequences).collect()[0]["microseconds"] == 30
     assert newest_sequence_time(sequences.where("num_events = 9")).collect()[0]["microseconds"] is None
 

@@ -14,6 +14,7 @@ from caspr_spark.evaluate.experiment import CUSTOMERS, EMBEDDING, RFM
 from caspr_spark.evaluate.next_values import histories, ranking_scores, value_counts
 from caspr_spark.evaluate.rankings import Histories, Scores, customer_metrics
 from caspr_spark.evaluate.significance import score_table
+from caspr_spark.session import local_frame
 
 CUT = datetime(2017, 10, 2, tzinfo=UTC)
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
@@ -32,8 +33,8 @@ ROWS: list[tuple[Any, ...]] = [
 
 @pytest.mark.parametrize("is_set", [True, False])
 def test_values_before_and_within_the_horizon_are_counted(spark: SparkSession, *, is_set: bool) -> None:
-    events = spark.createDataFrame(
-        ROWS, "customer_id string, event_time timestamp, source string, categories array<string>"
+    events = local_frame(
+        spark, ROWS, "customer_id string, event_time timestamp, source string, categories array<string>"
     )
     if not is_set:
         events = events.withColumn("categories", F.explode_outer("categories"))
@@ -70,7 +71,7 @@ def test_the_first_event_with_a_value_that_is_ranked_is_all_that_comes(spark: Sp
         ("cat", CUT + SECOND, "0", "calls", "cards"),
     ]
     columns = "customer_id string, event_time timestamp, event_id string, source string, page string"
-    events = spark.createDataFrame(rows, columns)
+    events = local_frame(spark, rows, columns)
     if is_set:
         events = events.withColumn("page", F.when(F.col("page").isNotNull(), F.array("page")))
     asked: dict[str, Any] = {"source": "clicks", "attribute": "page", "cut": CUT, "active_days": 7, "horizon_days": 7}

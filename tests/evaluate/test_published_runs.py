@@ -24,6 +24,7 @@ from caspr_spark.manifest import (
     write_manifest,
 )
 from caspr_spark.runs import Run, record_run
+from caspr_spark.session import local_frame
 from caspr_spark.tables import read_table, table_path, write_table
 from pipelines import labelled_customers as asked_about
 from pipelines.contracts import event_contract
@@ -230,7 +231,7 @@ def test_f58_an_event_at_the_cut_in_the_sequences_is_refused(spark: SparkSession
     manifest = read_manifest(folder)
     cut = round(SECOND.timestamp() * 1_000_000)
     rows = [("planted", 3, [cut - 2, cut, cut - 1])]
-    planted = spark.createDataFrame(rows, "customer_id string, num_events int, event_times array<bigint>")
+    planted = local_frame(spark, rows, "customer_id string, num_events int, event_times array<bigint>")
     planted.coalesce(1).write.parquet(str(folder / "planted"))
     (part,) = (folder / "planted").glob("*.parquet")
     file = manifest.files[0].model_copy(update={"path": f"planted/{part.name}"})
@@ -343,7 +344,7 @@ def test_f81_a_refresh_whose_pages_are_all_unknown_alerts_with_its_causes(spark:
     assert monitor_embeddings(spark, lake, times[0]).notes[0] == "60 customers have a new vector"
     for contract in (PROFILE_METRICS, DRIFT_METRICS):  # the nine in between were the same
         first = read_table(spark, contract, lake.root).where(F.col("as_of") == F.lit(times[0]))
-        copies = spark.createDataFrame([(time,) for time in times[1:10]], "copied_as_of timestamp")
+        copies = local_frame(spark, [(time,) for time in times[1:10]], "copied_as_of timestamp")
         copied = first.crossJoin(copies).withColumn("as_of", F.col("copied_as_of"))
         names = F.date_format("as_of", "'m1-'MMdd").alias("run_id")
         columns = [names if name == "run_id" else name for name in contract.column_names]

@@ -7,6 +7,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from caspr_spark.evaluate.rfm import rfm_features
+from caspr_spark.session import local_frame
 
 CUT = datetime(2017, 10, 2, tzinfo=UTC)
 COLUMNS = "customer_id string, event_time timestamp, event_id string, source string, spend double"
@@ -63,7 +64,7 @@ EXPECTED = {
 
 
 def features(spark: SparkSession, rows: list[tuple[Any, ...]]) -> dict[str, dict[str, float | None]]:
-    events = spark.createDataFrame(rows, COLUMNS)
+    events = local_frame(spark, rows, COLUMNS)
     found = rfm_features(events, source="shop", money="spend", cut=CUT).collect()
     return {row["customer_id"]: {k: v for k, v in row.asDict().items() if k != "customer_id"} for row in found}
 
@@ -79,7 +80,7 @@ def test_f58_features_by_hand_and_unmoved_by_an_event_after_the_cut(spark: Spark
 
 
 def test_of_other_sources_there_are_recency_and_frequency(spark: SparkSession) -> None:
-    events = spark.createDataFrame(ANN + BOB + ELSEWHERE + [event("ann", 15, None, source="letters")], COLUMNS)
+    events = local_frame(spark, ANN + BOB + ELSEWHERE + [event("ann", 15, None, source="letters")], COLUMNS)
     asked: dict[str, Any] = {"source": "shop", "money": "spend", "cut": CUT}
     alone = {row["customer_id"]: row.asDict() for row in rfm_features(events, **asked).collect()}
     found = {row["customer_id"]: row.asDict() for row in rfm_features(events, **asked, others=["letters"]).collect()}

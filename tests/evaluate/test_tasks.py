@@ -8,6 +8,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from caspr_spark.evaluate.tasks import attribute_labels, newest_event_time, task_labels
+from caspr_spark.session import local_frame
 
 CUT = datetime(2017, 10, 2, tzinfo=UTC)
 SHOP: dict[str, Any] = {"source": "shop", "money": "spend", "cut": CUT, "active_days": 56, "horizon_days": 28}
@@ -32,7 +33,7 @@ def test_churn_is_no_purchase_from_the_cut_on_to_the_horizon(spark: SparkSession
         ("gets_a_letter", CUT - DAY, "shop"),
         ("gets_a_letter", CUT + DAY, "letters"),
     ]
-    events = spark.createDataFrame(rows, "customer_id string, event_time timestamp, source string")
+    events = local_frame(spark, rows, "customer_id string, event_time timestamp, source string")
     labels = task_labels(events.withColumn("spend", F.lit(1.0)), kind="churn", **SHOP)
     assert {row["customer_id"]: row["rule"] for row in labels.collect()}["active_long_enough"] == 56.0
     assert {row["customer_id"]: row["label"] for row in labels.collect()} == {
@@ -59,7 +60,7 @@ def test_value_is_the_sum_within_the_horizon_and_the_rule_that_of_as_long_before
         ("too early", CUT - 57 * DAY, "shop", 1.0),
         ("new", CUT, "shop", 1.0),
     ]
-    events = spark.createDataFrame(rows, "customer_id string, event_time timestamp, source string, spend double")
+    events = local_frame(spark, rows, "customer_id string, event_time timestamp, source string, spend double")
     labels = task_labels(events, kind="value", **SHOP)
     assert {row["customer_id"]: (row["label"], row["rule"]) for row in labels.collect()} == {
         "ann": (12.0, 2.0),
@@ -82,7 +83,7 @@ def test_an_event_is_asked_of_those_who_had_another_and_the_rule_counts_as_long_
         ("no letter", CUT - DAY, "shop"),
         ("no letter", CUT + DAY, "coupons"),
     ]
-    events = spark.createDataFrame(rows, "customer_id string, event_time timestamp, source string")
+    events = local_frame(spark, rows, "customer_id string, event_time timestamp, source string")
     asked = SHOP | {"event": "coupons", "after": "letters"}
     labels = task_labels(events.withColumn("spend", F.lit(1.0)), kind="event", **asked)
     assert {row["customer_id"]: (row["label"], row["rule"]) for row in labels.collect()} == {
@@ -104,7 +105,7 @@ def test_with_values_only_events_that_hold_one_of_them_are_asked_for(spark: Spar
         ("topic elsewhere", CUT + DAY, "letters", "cards"),
     ]
     columns = "customer_id string, event_time timestamp, source string, topic string"
-    events = spark.createDataFrame(rows, columns).withColumn("spend", F.lit(1.0))
+    events = local_frame(spark, rows, columns).withColumn("spend", F.lit(1.0))
     if is_set:
         events = events.withColumn("topic", F.when(F.col("topic").isNotNull(), F.array("topic")))
     asked = SHOP | {"source": "calls", "event": "calls", "attribute": "topic", "values": ["cards", "fraud"]}
@@ -119,7 +120,7 @@ def test_with_values_only_events_that_hold_one_of_them_are_asked_for(spark: Spar
 
 def test_newest_event_is_of_the_source(spark: SparkSession) -> None:
     rows = [("ann", CUT, "shop"), ("ann", CUT + DAY, "letters")]
-    events = spark.createDataFrame(rows, "customer_id string, event_time timestamp, source string")
+    events = local_frame(spark, rows, "customer_id string, event_time timestamp, source string")
     newest = newest_event_time(events, source="shop").collect()[0]["microseconds"]
     assert newest == int(CUT.timestamp()) * 1_000_000
     assert newest_event_time(events, source="none").collect()[0]["microseconds"] is None
@@ -136,10 +137,10 @@ def test_an_attribute_is_asked_of_active_customers_of_whom_it_is_known(spark: Sp
         ("new", CUT, "shop"),
         ("only letters", CUT - DAY, "letters"),
     ]
-    events = spark.createDataFrame(rows, "customer_id string, event_time timestamp, source string")
+    events = local_frame(spark, rows, "customer_id string, event_time timestamp, source string")
     told = [(name, "high", 2.5) for name in ("ann", "active too early", "new", "only letters", "never came")]
     told += [("bob", "low", -1.0), ("income unknown", None, float("nan"))]
-    profiles = spark.createDataFrame(told, "customer_id string, income string, score double")
+    profiles = local_frame(spark, told, "customer_id string, income string, score double")
     asked: dict[str, Any] = {"source": "shop", "cut": CUT, "active_days": 56}
     labels = attribute_labels(events, profiles, attribute="income", values=["high", "higher"], **asked)
     assert sorted(tuple(row) for row in labels.collect()) == [("ann", 1.0), ("bob", 0.0)]

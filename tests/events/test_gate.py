@@ -11,6 +11,7 @@ from caspr_spark.config import Check, Config, Expectation
 from caspr_spark.errors import CasprError, ConfigError, GateError
 from caspr_spark.events.gate import row_verdicts
 from caspr_spark.gate import Validation, declared_verdicts
+from caspr_spark.session import local_frame
 from caspr_spark.tables import last_commit_notes, read_table
 from pipelines.build_events import build_events
 from pipelines.contracts import event_contract, profile_contract
@@ -123,7 +124,7 @@ def test_a_count_that_differs_from_great_expectations_is_our_fault(
 
 
 def test_an_expectation_on_the_events_may_warn_or_stop(spark: SparkSession) -> None:
-    events = spark.createDataFrame([("a", 1.0), ("b", 5.0), ("b", None)], "event_id string, amount double")
+    events = local_frame(spark, [("a", 1.0), ("b", 5.0), ("b", None)], "event_id string, amount double")
     gate = {
         "unique": Expectation(
             expectation="ExpectColumnValuesToBeUnique", arguments={"column": "event_id"}, on_fail="stop"

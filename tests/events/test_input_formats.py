@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from caspr_spark.config_file import load_config
 from caspr_spark.errors import ConfigError
+from caspr_spark.session import local_frame
 from caspr_spark.tables import read_table
 from pipelines.build_events import build_events
 from pipelines.contracts import event_contract
@@ -37,7 +38,7 @@ Built = Callable[[str], list[tuple[object, ...]]]
 @pytest.fixture
 def raw(spark: SparkSession) -> DataFrame:
     rows = [(1, "ann", "2024-01-02 10:00:00", 3.5, "red"), (2, "bob", "2024-01-03 11:30:00", -1.0, None)]
-    return spark.createDataFrame(rows, "NUMBER int, WHO string, AT string, AMOUNT double, COLOUR string")
+    return local_frame(spark, rows, "NUMBER int, WHO string, AT string, AMOUNT double, COLOUR string")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from caspr_spark.explore.activity import (
     measure_contrasts,
     value_contrasts,
 )
+from caspr_spark.session import local_frame
 
 AS_OF = datetime(2017, 10, 2, tzinfo=UTC)
 COLUMNS = "customer_id string, event_time timestamp, source string, spend double, shop string, tags array<string>"
@@ -43,13 +44,13 @@ LATER = [event("ann", 0, 900.0, "late", ["late"]), event("bob", -3, 900.0, "late
 
 
 def activity_of(spark: SparkSession, rows: list[tuple[Any, ...]]) -> DataFrame:
-    events = spark.createDataFrame(rows, COLUMNS)
+    events = local_frame(spark, rows, COLUMNS)
     return customer_activity(events, as_of=AS_OF, sources=SOURCES, numerical=NUMERICAL)
 
 
 def values_of(spark: SparkSession, rows: list[tuple[Any, ...]], segments: dict[str, int]) -> list[tuple[Any, ...]]:
-    events = spark.createDataFrame(rows, COLUMNS)
-    members = spark.createDataFrame(list(segments.items()), "customer_id string, segment int")
+    events = local_frame(spark, rows, COLUMNS)
+    members = local_frame(spark, list(segments.items()), "customer_id string, segment int")
     kinds: Any = {"shop": "categorical", "tags": "set"}
     found = value_contrasts(events, members, as_of=AS_OF, attributes=kinds, num_values=5)
     return sorted(tuple(row) for row in found.collect())
@@ -74,9 +75,9 @@ def test_activity_by_hand_and_no_event_at_or_after_as_of(spark: SparkSession) ->
 
 def test_contrasts_are_in_standard_deviations_of_everybody(spark: SparkSession) -> None:
     rows = [("a", 1.0, 5.0), ("b", 3.0, 5.0), ("c", 5.0, 5.0), ("d", 7.0, 5.0), ("elsewhere", 99.0, 9.0)]
-    activity = spark.createDataFrame(rows, "customer_id string, visits double, same double")
+    activity = local_frame(spark, rows, "customer_id string, visits double, same double")
     members = [("a", 1), ("b", 1), ("c", 2), ("d", 2), ("silent", 2)]
-    segments = spark.createDataFrame(members, "customer_id string, segment int")
+    segments = local_frame(spark, members, "customer_id string, segment int")
     found = measure_contrasts(activity, segments, measures=["visits", "same"]).orderBy("segment").collect()
     deviation = 5**0.5  # of 1, 3, 5, 7
     assert [tuple(row) for row in found] == [

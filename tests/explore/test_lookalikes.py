@@ -5,6 +5,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from caspr_spark.explore.lookalikes import lookalikes, mean_direction, similarities
+from caspr_spark.session import local_frame
 
 
 def test_direction_is_the_mean_of_normalised_vectors() -> None:
@@ -26,8 +27,8 @@ def test_the_nearest_by_angle_without_the_listed_and_vectors_without_direction(s
         "broken": [float("nan"), 1.0],
         "endless": [float("inf"), 1.0],
     }
-    run = spark.createDataFrame(list(vectors.items()), "customer_id string, embedding array<float>")
-    listed = spark.createDataFrame([("listed",), ("nobody",)], "customer_id string")
+    run = local_frame(spark, list(vectors.items()), "customer_id string, embedding array<float>")
+    listed = local_frame(spark, [("listed",), ("nobody",)], "customer_id string")
     found = lookalikes(similarities(run, np.array([1.0, 0.0])), listed, num=4).collect()
     expected = [("same", 1), ("also near", 0.5**0.5), ("near", 0.5**0.5), ("far", 0)]
     assert [tuple(row) for row in found] == [(name, pytest.approx(similarity)) for name, similarity in expected]

@@ -10,6 +10,7 @@ from caspr_spark.manifest import CategoricalAttribute, Layout, SetAttribute
 from caspr_spark.sequences.assemble import with_ids
 from caspr_spark.sequences.known import known_to
 from caspr_spark.sequences.vocabulary import empty_vocabulary, grown_vocabulary, vocabulary_sizes
+from caspr_spark.session import local_frame
 from schemas.vocabulary import UNKNOWN_ID
 
 PAGES, COUNTS = [f"p{number:02}" for number in range(40)], "attribute string, value string, num_occurrences bigint"
@@ -39,7 +40,7 @@ def test_ids_beyond_a_models_own_are_unknown_to_it_and_nothing_else_changes(spar
     # three events of (page, shop), of (two tags, one more); the last is padding
     rows = [("ann", [4, 6, 7, 3, 0, 0], [5, 6, 4, 3, 0, 4, 0, 0, 0], numbers, [9])]
     before, now = layout(pages=5, shops=4, tags=6, regions=9), layout(pages=9, shops=7, tags=9, regions=12)
-    sequences = spark.createDataFrame(rows, columns)
+    sequences = local_frame(spark, rows, columns)
     found = known_to(sequences, now, before).collect()
     assert [tuple(row) for row in found] == [("ann", [4, 1, 1, 3, 0, 0], [5, 1, 4, 3, 0, 4, 0, 0, 0], numbers, [1])]
     assert known_to(sequences, now, now) is sequences
@@ -47,11 +48,11 @@ def test_ids_beyond_a_models_own_are_unknown_to_it_and_nothing_else_changes(spar
 
 def test_f71_ids_never_change_their_meaning_however_often_the_vocabulary_grows(spark: SparkSession) -> None:
     random, vocabulary = Random(5), empty_vocabulary(spark)
-    events = spark.createDataFrame([(page,) for page in [*PAGES, "never", None]], "page string")
+    events = local_frame(spark, [(page,) for page in [*PAGES, "never", None]], "page string")
     earlier: list[tuple[dict[str, int], dict[str, int]]] = []
     for _ in range(4):
         seen = random.sample(PAGES, 12)
-        counts = spark.createDataFrame([("page", page, random.randrange(1, 4)) for page in seen], COUNTS)
+        counts = local_frame(spark, [("page", page, random.randrange(1, 4)) for page in seen], COUNTS)
         vocabulary = grown_vocabulary(vocabulary, counts, min_count=2)
         vocabulary = spark.createDataFrame(vocabulary.collect(), vocabulary.schema)
         ids: dict[str, int] = {row["value"]: row["id"] for row in vocabulary.collect()}

@@ -13,6 +13,7 @@ from caspr_spark.errors import GateError
 from caspr_spark.manifest import sequences_folder, write_manifest
 from caspr_spark.pretrain.own_heads import HeadScore
 from caspr_spark.registry import kept_models, read_card
+from caspr_spark.session import local_frame
 from caspr_spark.tables import write_table
 from pipelines import pretrain_model as step
 from schemas.vocabulary import VOCABULARY
@@ -29,7 +30,7 @@ def test_a_model_whose_heads_fail_gets_no_name_until_a_warning_is_enough(
     manifest = write_planted(folder, [FilePlan("training", (40,)), FilePlan("validation", (10,))])
     write_manifest(manifest.model_copy(update={"lineage": {"events": 500}}), folder)
     columns = "attribute string, value string, id int, num_occurrences bigint"
-    write_table(spark.createDataFrame([("source", "clicks", 3, 500)], columns), VOCABULARY, str(tmp_path))
+    write_table(local_frame(spark, [("source", "clicks", 3, 500)], columns), VOCABULARY, str(tmp_path))
     config = load_config([Path(conf.__file__).parent / "clickstream.yaml"]).model_copy(
         update={
             "root": str(tmp_path),

@@ -17,6 +17,7 @@ from caspr_spark.monitor.drift import (
     segment_counts,
 )
 from caspr_spark.monitor.sketch import DISTANCE_EDGES
+from caspr_spark.session import local_frame
 
 NAN = float("nan")
 DAY = datetime(2017, 10, 1, tzinfo=UTC)
@@ -26,7 +27,7 @@ COLUMNS = "customer_id string, embedding array<float>, as_of timestamp, last_eve
 def vectors(spark: SparkSession, rows: dict[str, Any], *, day: float = 0, num_events: int = 3) -> DataFrame:
     """All of one run, `day` days after DAY; the newest event is of DAY."""
     as_of = DAY + timedelta(days=day)
-    return spark.createDataFrame([(name, vector, as_of, DAY, num_events) for name, vector in rows.items()], COLUMNS)
+    return local_frame(spark, [(name, vector, as_of, DAY, num_events) for name, vector in rows.items()], COLUMNS)
 
 
 def test_distance_is_one_minus_cosine(spark: SparkSession) -> None:
@@ -107,7 +108,7 @@ def test_the_largest_segments_are_counted(spark: SparkSession) -> None:
         ("a", "topic=rent"),
         ("d", "region=east"),
     ]
-    own = spark.createDataFrame(rows, "customer_id string, segment string")
+    own = local_frame(spark, rows, "customer_id string, segment string")
     counted = segment_counts(moved, own, interval_days=1, max_segments=2)
     found = [tuple(row) for row in counted.orderBy("segment").collect()]
     gap = "no new events, 12 hours to 2 days, run after 12 hours to 2 days"
@@ -129,7 +130,7 @@ def test_f83_the_older_vector_is_the_customers_newest_earlier_one_of_the_same_mo
         ("dan", 4, "m1", "r4"),
     ]
     days = [(customer, DAY + timedelta(days=day), model, run) for customer, day, model, run in rows]
-    history = spark.createDataFrame(days, "customer_id string, as_of timestamp, model_version string, run_id string")
+    history = local_frame(spark, days, "customer_id string, as_of timestamp, model_version string, run_id string")
     found = older_vectors(history, history.where("run_id = 'r4'")).collect()
     assert {row["customer_id"]: row["run_id"] for row in found} == {"ann": "r3", "cid": "r1"}
     at_two = run_at(history, as_of=DAY + timedelta(days=2), model_version="m1").collect()

@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 from caspr_spark.manifest import CategoricalAttribute, Layout, SetAttribute
 from caspr_spark.monitor.profile import clustered_counts, named_values, new_values, segments
 from caspr_spark.monitor.records import profile_numbers, sketch_of
+from caspr_spark.session import local_frame
 
 NAN = float("nan")
 SINCE = datetime(2024, 1, 10, tzinfo=UTC)
@@ -34,7 +35,7 @@ def values(spark: SparkSession) -> DataFrame:
         "customer_id string, num_events int, event_times array<bigint>, categorical array<int>, sets array<int>, "
         "numerical array<float>, profile_categorical array<int>, profile_numerical array<float>"
     )
-    return new_values(spark.createDataFrame(rows, columns), LAYOUT, since_micros=EDGE, left_out=["hour"])
+    return new_values(local_frame(spark, rows, columns), LAYOUT, since_micros=EDGE, left_out=["hour"])
 
 
 def counted(values: DataFrame) -> dict[tuple[str, str], dict[str, float]]:
@@ -68,7 +69,7 @@ def test_customers_who_keep_to_a_value_are_told_from_those_who_mix(spark: SparkS
     mixed = [("known", "page", name, customer, 2) for name in ("known", "unknown") for customer in ("ann", "bob")]
     rows = [*kept, *mixed, ("known", "page", "known", "cid", 1)]
     columns = "measure string, name string, bin string, customer_id string, times bigint"
-    found = {tuple(row)[:3]: tuple(row)[3:] for row in clustered_counts(spark.createDataFrame(rows, columns)).collect()}
+    found = {tuple(row)[:3]: tuple(row)[3:] for row in clustered_counts(local_frame(spark, rows, columns)).collect()}
     # half of 8 values, two customers of 4: (4 - 2)² + (0 - 2)², and (4 + 4)² / (4² + 4²)
     assert found["value", "page", "3"] == pytest.approx((4, 8, 2))
     # 4 of 9 are unknown: twice (2 - 16/9)², once (4/9)²; 81 / 33 customers
@@ -77,7 +78,7 @@ def test_customers_who_keep_to_a_value_are_told_from_those_who_mix(spark: SparkS
 
 def test_values_have_their_names_and_make_segments(spark: SparkSession, values: DataFrame) -> None:
     words = [("page", "home", 3), ("topics", "rent", 3), ("topics", "tax", 4), ("region", "north", 3)]
-    vocabulary = spark.createDataFrame(words, "attribute string, value string, id int")
+    vocabulary = local_frame(spark, words, "attribute string, value string, id int")
     rows = profile_numbers(named_values(clustered_counts(values), vocabulary).collect())
     sketch = sketch_of("r1", SINCE, "refresh", profile=rows, drift=[])
     assert sketch.shares["value", "topics"].bins == {"rent": 1, "tax": 2}
@@ -91,6 +92,6 @@ def test_values_have_their_names_and_make_segments(spark: SparkSession, values: 
 def test_only_the_most_frequent_values_are_kept(spark: SparkSession) -> None:
     rows = [("value", "page", str(number), "ann", 1 + number % 7) for number in range(130)]
     columns = "measure string, name string, bin string, customer_id string, times bigint"
-    found = clustered_counts(spark.createDataFrame(rows, columns)).collect()
+    found = clustered_counts(local_frame(spark, rows, columns)).collect()
     assert len(found) == 100
     assert min(row["value"] for row in found) == 2  # 19 values occur once, 11 of those that occur twice are left out

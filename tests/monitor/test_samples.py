@@ -7,6 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from caspr_spark.manifest import CategoricalAttribute, Layout, SetAttribute
 from caspr_spark.monitor.samples import daily_events, sampled_customers, typical_values
+from caspr_spark.session import local_frame
 
 AS_OF = datetime(2024, 1, 10, tzinfo=UTC)
 NAN = float("nan")
@@ -32,12 +33,12 @@ def sequences(spark: SparkSession) -> DataFrame:
         "customer_id string, num_events int, event_times array<bigint>, categorical array<int>, sets array<int>, "
         "numerical array<float>"
     )
-    return spark.createDataFrame(rows, columns)
+    return local_frame(spark, rows, columns)
 
 
 def test_customers_are_described_by_their_sequences(spark: SparkSession, sequences: DataFrame) -> None:
-    run = spark.createDataFrame(
-        [("ann", [1.0]), ("bob", [2.0]), ("cid", [3.0])], "customer_id string, embedding array<float>"
+    run = local_frame(
+        spark, [("ann", [1.0]), ("bob", [2.0]), ("cid", [3.0])], "customer_id string, embedding array<float>"
     )
     found = sampled_customers(run, sequences, LAYOUT, money="spend", as_of=AS_OF, size=10).collect()
     assert {row["customer_id"]: tuple(row)[1:] for row in found} == {
@@ -67,8 +68,8 @@ def test_typical_is_what_others_go_for_less(
     spark: SparkSession, sequences: DataFrame, attribute: str, expected: list[tuple[str, str, int, int]]
 ) -> None:
     words = [("page", "home", 3), ("page", "cart", 4), ("topics", "rent", 3), ("topics", "tax", 4), ("tags", "x", 3)]
-    vocabulary = spark.createDataFrame(words, "attribute string, value string, id int")
-    customers = spark.createDataFrame([("ann",), ("bob",)], "customer_id string")
+    vocabulary = local_frame(spark, words, "attribute string, value string, id int")
+    customers = local_frame(spark, [("ann",), ("bob",)], "customer_id string")
     found = typical_values(sequences, LAYOUT, vocabulary, customers, attribute=attribute, num_values=2)
     assert sorted(tuple(row) for row in found.collect()) == sorted(expected)
     nothing = typical_values(sequences, LAYOUT, vocabulary, customers, attribute="younger_than_the_model", num_values=2)
@@ -79,6 +80,6 @@ def test_typical_is_what_others_go_for_less(
 
 def test_events_are_counted_by_source_and_day(spark: SparkSession) -> None:
     rows = [("visits", AS_OF), ("visits", AS_OF + timedelta(hours=23)), ("calls", AS_OF)]
-    events = spark.createDataFrame(rows, "source string, event_time timestamp")
+    events = local_frame(spark, rows, "source string, event_time timestamp")
     found = {tuple(row) for row in daily_events(events).collect()}
     assert found == {("visits", AS_OF.date(), 2), ("calls", AS_OF.date(), 1)}

@@ -13,6 +13,7 @@ from caspr_spark.aliases import read_aliases
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
 from caspr_spark.manifest import SequenceFile, SequenceManifest, sequences_folder, write_manifest
+from caspr_spark.session import local_frame
 from caspr_spark.tables import write_table
 from pipelines.publish_embeddings import publish_embeddings
 from schemas.embeddings import EMBEDDINGS
@@ -95,7 +96,7 @@ def write_run(
     if read_aliases(config.root).champion is None:
         register(config.root, "m1")
     rows = [(customer, [float(x) for x in vector]) for customer, vector in vectors.items()]
-    run = spark.createDataFrame(rows, "customer_id string, embedding array<float>").select(
+    run = local_frame(spark, rows, "customer_id string, embedding array<float>").select(
         "*",
         F.lit(as_of).alias("as_of"),
         F.timestamp_micros(F.unix_micros(F.lit(as_of)) - 1).alias("last_event_time"),

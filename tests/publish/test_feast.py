@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from caspr_spark.publish.definitions import feast_definition
 from caspr_spark.reader import read_as_of
+from caspr_spark.session import local_frame
 from caspr_spark.tables import table_path, write_table
 from schemas.embeddings import CUSTOMER_EMBEDDING_HISTORY
 
@@ -62,7 +63,7 @@ def write_history(spark: SparkSession, root: str, random: np.random.Generator) -
             (f"c{customer}", [float(x) for x in random.standard_normal(4)])
             for customer in random.choice(40, 25, replace=False)
         ]
-        run = spark.createDataFrame(vectors, "customer_id string, embedding array<float>").select(
+        run = local_frame(spark, vectors, "customer_id string, embedding array<float>").select(
             "*",
             F.lit(as_of).alias("as_of"),
             F.lit(as_of - timedelta(microseconds=1)).alias("last_event_time"),

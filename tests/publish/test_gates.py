@@ -9,6 +9,7 @@ from pyspark.sql import SparkSession
 from caspr_spark.config import Config
 from caspr_spark.gate import declared_verdicts
 from caspr_spark.publish.gates import FEWEST_ALIKE, gate_numbers, vector_health
+from caspr_spark.session import local_frame
 
 DAY = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 COLUMNS = "customer_id string, embedding array<float>, run_id string, model_version string, as_of timestamp"
@@ -36,7 +37,7 @@ def failures(config: Config, health: dict[str, Any], *, promised: int, **measure
 
 def health_of(spark: SparkSession, *vectors: Any) -> dict[str, Any]:
     rows = [(f"c{number}", vector, "r1", "m1", DAY) for number, vector in enumerate(vectors)]
-    return vector_health(spark.createDataFrame(rows, COLUMNS), size=2).collect()[0].asDict()
+    return vector_health(local_frame(spark, rows, COLUMNS), size=2).collect()[0].asDict()
 
 
 def test_f70_every_fault_is_counted_once(spark: SparkSession, config: Config) -> None:
@@ -44,7 +45,7 @@ def test_f70_every_fault_is_counted_once(spark: SparkSession, config: Config) ->
     vectors = [[3.0, 4.0], [0.0, 0.0], [nan, 1.0], [-inf, 1.0], [None, 1.0], None, [1.0, 2.0, 2.0]]
     rows = [(f"c{number}", vector, "r1", "m1", DAY) for number, vector in enumerate(vectors)]
     rows.append(("c0", [6.0, 8.0], "r2", "m1", DAY))
-    health = vector_health(spark.createDataFrame(rows, COLUMNS), size=2).collect()[0].asDict()
+    health = vector_health(local_frame(spark, rows, COLUMNS), size=2).collect()[0].asDict()
     assert health == {
         "num_rows": 8,
         "num_repeated": 1,

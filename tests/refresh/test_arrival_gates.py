@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 from caspr_spark.config import Config
 from caspr_spark.errors import GateError
 from caspr_spark.events.sources import JudgedTable
+from caspr_spark.session import local_frame
 from caspr_spark.tables import last_commit_notes, read_table, write_table
 from pipelines.arrivals_gate import judged_arrivals
 from pipelines.build_events import build_events
@@ -42,7 +43,7 @@ def published(spark: SparkSession, config: Config, *, days: int, orders: float, 
     model = "m"
     runs = [(f"r{day}", START + timedelta(days=day), "refresh", model, None, 0, 0, 1, 0) for day in range(days + 1)]
     types = ", ".join(f"{column.name} {column.type}" for column in RUNS.columns)
-    write_table(spark.createDataFrame(runs, types), RUNS, config.root, mode="append")
+    write_table(local_frame(spark, runs, types), RUNS, config.root, mode="append")
     numbers = {("rows_read", "orders"): orders, ("rows_read", "clicks"): clicks, ("interval_hours", ""): 24.0}
     rows = [
         (START + timedelta(days=day), "", "events", metric, key, value)
@@ -50,7 +51,7 @@ def published(spark: SparkSession, config: Config, *, days: int, orders: float, 
         for (metric, key), value in numbers.items()
     ]
     types = ", ".join(f"{column.name} {column.type}" for column in RUN_METRICS.columns)
-    write_table(spark.createDataFrame(rows, types), RUN_METRICS, config.root, mode="append")
+    write_table(local_frame(spark, rows, types), RUN_METRICS, config.root, mode="append")
 
 
 def test_a_stop_for_its_volume_takes_nothing_and_more_rows_go_through(spark: SparkSession, tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_freshness_is_judged_by_what_arrived_and_what_is_known(spark: SparkSessi
     arrive(tmp_path, "orders", "a", rows=2, day=-9)
     arrive(tmp_path, "clicks", "a", rows=2, day=-1)
     build_events(spark, config, START)
-    arrived = spark.createDataFrame([(None, START), ("time_plausible", START + timedelta(hours=17))], _ROWS)
+    arrived = local_frame(spark, [(None, START), ("time_plausible", START + timedelta(hours=17))], _ROWS)
     batch = {"clicks": JudgedTable("clicks", arrived, {}, 0)}
 
     def text(hours: int, tables: dict[str, JudgedTable]) -> str:

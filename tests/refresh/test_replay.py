@@ -9,6 +9,7 @@ from pyspark.sql import SparkSession
 
 from caspr_spark.config import Config
 from caspr_spark.errors import ConfigError, GateError
+from caspr_spark.session import local_frame
 from caspr_spark.tables import read_table, write_table
 from pipelines.build_events import build_events
 from pipelines.contracts import event_contract
@@ -76,7 +77,7 @@ def test_lines_that_cannot_be_parsed_are_written_beside_the_rows(spark: SparkSes
     contents = ['{"id":"1","tags":["x"]}', "{broken", "it's cut"]
     rows = [("visits", "readable", "a", None, content, 2) for content in contents]
     types = ", ".join(f"{column.name} {column.type}" for column in REJECTED.columns)
-    write_table(spark.createDataFrame(rows, types), REJECTED, config.root)
+    write_table(local_frame(spark, rows, types), REJECTED, config.root)
     for suffix, row in {"csv": 'amount,at,customer,id,tags\n,,,1,"[""x""]"\n', "jsonl": contents[0] + "\n"}.items():
         out = tmp_path / f"out.{suffix}"
         assert export_rejected(spark, config, out, source="visits", reason="readable")[:2] == (1, 2)

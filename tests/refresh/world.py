@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 from caspr_spark.config import Config
 from caspr_spark.disk import kept_on_disk
 from caspr_spark.events.sources import judged_tables
+from caspr_spark.session import local_frame
 from caspr_spark.tables import read_table
 from pipelines.build_events import made_tables
 from pipelines.contracts import event_contract, profile_contract
@@ -138,7 +139,7 @@ class World:
             time = START + timedelta(minutes=self.random.randrange(DAYS * 1440))
             rows.append((self.next_payment, self.random.choice(CUSTOMERS), time, self.random.random() * 100))
             self.next_payment += 1
-        frame = self.spark.createDataFrame(rows, "id int, customer_id string, at timestamp, amount double")
+        frame = local_frame(self.spark, rows, "id int, customer_id string, at timestamp, amount double")
         writer = frame.coalesce(1).write.format("delta").option("delta.enableChangeDataFeed", "true")
         writer.mode("overwrite" if create else "append").save(self._payments)
 

@@ -9,6 +9,7 @@ from pyspark.sql import SparkSession
 
 from caspr_spark.config import Config
 from caspr_spark.config_file import load_config
+from caspr_spark.session import local_frame
 from caspr_spark.tables import column_types, write_table
 from pipelines.contracts import event_contract, profile_contract
 from schemas.contract import Contract
@@ -123,5 +124,5 @@ def write_bank(
 
 def _write(spark: SparkSession, config: Config, rows: list[Row], contract: Contract, partitions: int) -> None:
     values = [tuple(row[name] for name in column_types(contract)) for row in rows]
-    frame = spark.createDataFrame(values, contract.ddl.replace(" not null", ""))
+    frame = local_frame(spark, values, contract.ddl.replace(" not null", ""))
     write_table(frame.repartition(partitions), contract, config.root)

@@ -17,6 +17,7 @@ import pipelines.build_sequences as step
 from caspr_spark.config import Config
 from caspr_spark.lineage import file_sha256
 from caspr_spark.manifest import SequenceManifest, read_manifest, sequences_folder
+from caspr_spark.session import local_frame
 from caspr_spark.tables import last_commit_notes, read_table, write_table
 from pipelines.build_sequences import build_sequences
 from pipelines.contracts import event_contract
@@ -247,7 +248,7 @@ def test_f38_a_customer_with_100_000_events(spark: SparkSession, tmp_path: Path)
     template = EVENTS[0] | {"customer_id": "busy", "channel": "app", "source": "shop"}
     template |= dict.fromkeys(("session_id", "tags", "amount", "store", "flags", "score"))
     contract = event_contract(config)
-    one = spark.createDataFrame([tuple(template[name] for name in contract.column_names)], contract.ddl)
+    one = local_frame(spark, [tuple(template[name] for name in contract.column_names)], contract.ddl)
     shuffled = spark.range(100_000).select(F.col("id").alias("n")).orderBy(F.xxhash64("n"))
     busy = one.drop("event_time", "event_id", "amount").crossJoin(shuffled)
     busy = busy.select(

@@ -16,6 +16,7 @@ from caspr_spark.sequences.vocabulary import (
     value_counts,
     vocabulary_hash,
 )
+from caspr_spark.session import local_frame
 from schemas.vocabulary import VOCABULARY
 
 AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
@@ -62,13 +63,13 @@ def frame(spark: SparkSession, rows: list[tuple], ddl: str) -> DataFrame:  # typ
     """Rows whose times are written as text."""
     columns = [column.strip().split(" ")[0] for column in ddl.split(", ")]
     kinds = [column.strip().split(" ")[1] for column in ddl.split(", ")]
-    table = spark.createDataFrame(rows, ", ".join(d.replace("timestamp", "string") for d in ddl.split(", ")))
+    table = local_frame(spark, rows, ", ".join(d.replace("timestamp", "string") for d in ddl.split(", ")))
     return table.selectExpr(*[f"cast({c} as {k}) as {c}" for c, k in zip(columns, kinds, strict=True)])
 
 
 def test_f41_f53_f56_f58_two_customers_written_out(spark: SparkSession) -> None:
     ddl = "customer_id string, event_time timestamp, event_id string, shop string, labels array<string>, amount double"
-    vocabulary = spark.createDataFrame([(*row, 1) for row in IDS], VOCABULARY_DDL)
+    vocabulary = local_frame(spark, [(*row, 1) for row in IDS], VOCABULARY_DDL)
     events = newest_events(visible_events(frame(spark, EVENTS, ddl), as_of=AS_OF), max_events=3)
     events = with_time_parts(events, parts=["hour"], zone="Europe/Berlin")  # one hour ahead of UTC
     events = with_set_ids(
@@ -110,10 +111,10 @@ def test_f41_f53_f56_f58_two_customers_written_out(spark: SparkSession) -> None:
 
 
 def test_ids_are_stable_new_values_follow_by_frequency_then_by_value(spark: SparkSession) -> None:
-    known = spark.createDataFrame([("page", "home", 3, 9), ("page", "gone", 5, 7), ("tag", "x", 3, 2)], VOCABULARY_DDL)
+    known = local_frame(spark, [("page", "home", 3, 9), ("page", "gone", 5, 7), ("tag", "x", 3, 2)], VOCABULARY_DDL)
     counts = [("page", "home", 1), ("page", "b", 4), ("page", "a", 4), ("page", "often", 6), ("page", "rare", 2)]
     counts += [("tag", "é", 3), ("tag", "z", 3), ("new", "v", 3), ("new", "V", 3)]
-    counted = spark.createDataFrame(counts, "attribute string, value string, num_occurrences bigint")
+    counted = local_frame(spark, counts, "attribute string, value string, num_occurrences bigint")
 
     grown = grown_vocabulary(known, counted, min_count=3)
 
@@ -136,7 +137,7 @@ def test_the_vocabularys_hash_is_of_its_content_alone(spark: SparkSession) -> No
     rows = [("page", "a", 3, 5), ("page", "b", 4, 5), ("tag", "a", 3, 5)]
 
     def hash_of(rows: list[tuple[str, str, int, int]]) -> str:
-        return vocabulary_hash(spark.createDataFrame(rows, VOCABULARY_DDL))
+        return vocabulary_hash(local_frame(spark, rows, VOCABULARY_DDL))
 
     assert hash_of(rows) == hash_of([(*row[:3], 99) for row in rows[::-1]])
     assert len({hash_of(rows), hash_of(rows[:2]), hash_of([("page", "a", 4, 5), ("page", "b", 3, 5), rows[2]])}) == 3
@@ -150,9 +151,9 @@ def test_scaling_by_hand(spark: SparkSession) -> None:
         ("rare", None, 0.0, 5.0, None),
         (None, None, None, None, None),
     ]
-    table = spark.createDataFrame(rows, "shop string, labels array<string>, amount double, same double, nothing double")
+    table = local_frame(spark, rows, "shop string, labels array<string>, amount double, same double, nothing double")
     ids = [("shop", "north", 3, 2), ("labels", "a", 3, 2), ("labels", "b", 4, 1), ("page", "x", 3, 1)]
-    vocabulary = spark.createDataFrame(ids, VOCABULARY_DDL)
+    vocabulary = local_frame(spark, ids, VOCABULARY_DDL)
     counts = value_counts(table, categorical=["shop"], sets=["labels"])
 
     fitted = numerical_scaling(table, numerical=["amount", "same", "nothing"]).unionAll(
@@ -171,9 +172,9 @@ def test_scaling_by_hand(spark: SparkSession) -> None:
 
 
 def test_an_attribute_that_hardly_varies_has_a_constant_loss_of_a_tenth(spark: SparkSession) -> None:
-    table = spark.createDataFrame([("one", None), ("one", None)], "shop string, nothing string")
+    table = local_frame(spark, [("one", None), ("one", None)], "shop string, nothing string")
     counts = value_counts(table, categorical=["shop", "nothing"], sets=[])
-    vocabulary = spark.createDataFrame([("shop", "one", 3, 2)], VOCABULARY_DDL)
+    vocabulary = local_frame(spark, [("shop", "one", 3, 2)], VOCABULARY_DDL)
 
     fitted = categorical_scaling(table, counts, vocabulary, categorical=["shop", "nothing"], sets=[]).collect()
 
