@@ -13,6 +13,8 @@ from caspr_spark.session import spark_session
 # The machine's zone is not the session's, so that a test that mixes them up fails.
 os.environ["TZ"] = "America/New_York"
 time.tzset()
+# Settings of every JVM that tests start, their own and those of the commands that they run.
+os.environ["SPARK_CONF_DIR"] = str(Path(__file__).parent / "spark_conf")
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +24,6 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.master": "local[2]",
         "spark.driver.memory": "1g",
         "spark.sql.shuffle.partitions": "2",  # tables of a few rows
-        # for code that runs once or twice; that compiler alone gets too small a cache for a whole test run
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m",
         "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
     }
     log_file: Path = tmp_path_factory.mktemp("logs") / "spark.log"
