@@ -99,6 +99,7 @@ def test_scores_are_json_lines_and_what_is_not_known_is_null() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_quality_of_the_vectors_is_printed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.bench_quality", "--quick", "--root", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
