@@ -13,14 +13,13 @@ from caspr_spark.lineage import fingerprint
 from caspr_spark.manifest import CategoricalAttribute, Fit, Layout, Scaling, SetAttribute
 from caspr_spark.sequences.vocabulary import (
     categorical_scaling,
-    empty_vocabulary,
     grown_vocabulary,
     numerical_scaling,
     value_counts,
     vocabulary_hash,
     vocabulary_sizes,
 )
-from caspr_spark.tables import last_commit_notes, read_table, table_exists, write_table
+from caspr_spark.tables import empty_table, last_commit_notes, read_table, table_exists, write_table
 from schemas.vocabulary import FIRST_VALUE_ID, SCALING, VOCABULARY
 
 
@@ -35,7 +34,7 @@ def write_fit(spark: SparkSession, config: Config, *, events: DataFrame, profile
             )
         )
         exists = table_exists(spark, VOCABULARY, config.root)
-        known = read_table(spark, VOCABULARY, config.root) if exists else empty_vocabulary(spark)
+        known = read_table(spark, VOCABULARY, config.root) if exists else empty_table(spark, VOCABULARY)
         grown = grown_vocabulary(known, counts, min_count=config.sequences.min_count)
         write_table(grown, VOCABULARY, config.root, made_from=made_from)
         vocabulary = read_table(spark, VOCABULARY, config.root)

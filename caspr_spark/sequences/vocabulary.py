@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import reduce
 
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from caspr_spark.session import local_frame
@@ -68,9 +68,8 @@ def signed_log1p(value: Column) -> Column:
 
 def numerical_scaling(table: DataFrame, *, numerical: Sequence[str]) -> DataFrame:
     """SCALING of the numerical columns: count, mean and standard deviation (at least 1e-6) of signed log1p."""
-    spark = table.sparkSession
     if not numerical:
-        return empty_table(spark, SCALING)
+        return empty_table(table.sparkSession, SCALING)
     statistics = [
         F.struct(
             F.lit(name).alias("attribute"),
@@ -116,7 +115,3 @@ def categorical_scaling(
         F.lit(None).cast("double").alias("standard_deviation"),
         F.round(F.greatest(F.coalesce("nats", F.lit(0.0)), F.lit(_LEAST_LOSS)), _DECIMALS).alias("constant_loss"),
     )
-
-
-def empty_vocabulary(spark: SparkSession) -> DataFrame:
-    return empty_table(spark, VOCABULARY)

@@ -50,7 +50,7 @@ def activity_of(spark: SparkSession, rows: list[tuple[Any, ...]]) -> DataFrame:
 
 def values_of(spark: SparkSession, rows: list[tuple[Any, ...]], segments: dict[str, int]) -> list[tuple[Any, ...]]:
     events = local_frame(spark, rows, COLUMNS)
-    members = local_frame(spark, list(segments.items()), "customer_id string, segment int")
+    members = local_frame(spark, segments.items(), "customer_id string, segment int")
     kinds: Any = {"shop": "categorical", "tags": "set"}
     found = value_contrasts(events, members, as_of=AS_OF, attributes=kinds, num_values=5)
     return sorted(tuple(row) for row in found.collect())

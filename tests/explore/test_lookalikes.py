@@ -27,7 +27,7 @@ def test_the_nearest_by_angle_without_the_listed_and_vectors_without_direction(s
         "broken": [float("nan"), 1.0],
         "endless": [float("inf"), 1.0],
     }
-    run = local_frame(spark, list(vectors.items()), "customer_id string, embedding array<float>")
+    run = local_frame(spark, vectors.items(), "customer_id string, embedding array<float>")
     listed = local_frame(spark, [("listed",), ("nobody",)], "customer_id string")
     found = lookalikes(similarities(run, np.array([1.0, 0.0])), listed, num=4).collect()
     expected = [("same", 1), ("also near", 0.5**0.5), ("near", 0.5**0.5), ("far", 0)]

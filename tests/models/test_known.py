@@ -9,9 +9,10 @@ from pyspark.sql import functions as F
 from caspr_spark.manifest import CategoricalAttribute, Layout, SetAttribute
 from caspr_spark.sequences.assemble import with_ids
 from caspr_spark.sequences.known import known_to
-from caspr_spark.sequences.vocabulary import empty_vocabulary, grown_vocabulary, vocabulary_sizes
+from caspr_spark.sequences.vocabulary import grown_vocabulary, vocabulary_sizes
 from caspr_spark.session import local_frame
-from schemas.vocabulary import UNKNOWN_ID
+from caspr_spark.tables import empty_table
+from schemas.vocabulary import UNKNOWN_ID, VOCABULARY
 
 PAGES, COUNTS = [f"p{number:02}" for number in range(40)], "attribute string, value string, num_occurrences bigint"
 
@@ -47,7 +48,7 @@ def test_ids_beyond_a_models_own_are_unknown_to_it_and_nothing_else_changes(spar
 
 
 def test_f71_ids_never_change_their_meaning_however_often_the_vocabulary_grows(spark: SparkSession) -> None:
-    random, vocabulary = Random(5), empty_vocabulary(spark)
+    random, vocabulary = Random(5), empty_table(spark, VOCABULARY)
     events = local_frame(spark, [(page,) for page in [*PAGES, "never", None]], "page string")
     earlier: list[tuple[dict[str, int], dict[str, int]]] = []
     for _ in range(4):
